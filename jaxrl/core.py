@@ -1,0 +1,606 @@
+"""The nouns and verbs of jaxrl.
+
+An agent is a dict of named *parts* (every array it owns) and a dict of named *rules* that change them;
+sources give rules their batches; one compiled loop (`jaxrl.loop`) runs it all. Every record here is frozen and
+holds pure functions over pytrees, so whatever is written in these nouns can be combined, `jit`-ted and `vmap`-ped.
+
+Not here: equations (`jaxrl.equations`), networks (`jaxrl.nets`), anything that opens a file (`jaxrl.run`).
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+PyTree = Any
+Key = jax.Array
+Parts = dict[str, PyTree]  # every array an agent owns, by role: 'actor', 'critic', 'target', 'norm', ...
+Batch = dict[str, PyTree]  # transitions by field: 'obs', 'action', 'reward', 'discount', 'end', 'next_obs', ...
+Metrics = dict[str, jax.Array]
+
+
+class BadInput(ValueError):
+    """One sentence that names the field at fault and the remedy; the command line prints it and exits with 2."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
+    """The sentence for a name that does not exist: what it is, what there is, and the nearest valid name."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return BadInput(f"unknown {kind} '{name}': there are {', '.join(known) or 'none'}.{hint}")
+
+
+# ---------------------------------------------------------------------------------------------------- environments
+
+
+@dataclass(frozen=True)
+class Box:
+    """Continuous values of `shape` between `low` and `high` (scalars or arrays of that shape)."""
+
+    shape: tuple[int, ...]
+    low: Any = -1.0
+    high: Any = 1.0
+    dtype: Any = jnp.float32
+
+    def sample(self, key: Key) -> jax.Array:
+        return jax.random.uniform(key, self.shape, self.dtype, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """The integers 0 .. n - 1 (int32 scalars)."""
+
+    n: int
+    shape: tuple[int, ...] = ()
+    dtype: Any = jnp.int32
+
+    def sample(self, key: Key) -> jax.Array:
+        return jax.random.randint(key, self.shape, 0, self.n, self.dtype)
+
+
+@dataclass(frozen=True)
+class Specs:
+    """What an environment takes and gives.
+
+    Attributes:
+        observation: `jax.ShapeDtypeStruct`, or a pytree of them.
+        action: `Box` or `Discrete`.
+        frames: control steps of the task that one `step` advances; `action_repeat` multiplies it. Steps are counted
+            in frames everywhere.
+        limit: steps (not frames) after which an episode ends at the latest; None where nothing bounds it.
+    """
+
+    observation: PyTree
+    action: Box | Discrete
+    frames: int = 1
+    limit: int | None = None
+
+
+class TimeStep(NamedTuple):
+    """What one environment shows after a reset or a step.
+
+    Fields: obs (pytree as in the specs), reward float32 [] or [agents], terminated bool [] or [agents] (the task is
+    over: nothing follows), truncated bool [] (the clock ran out: what follows is worth its value), info (dict).
+    """
+
+    obs: PyTree
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    info: dict[str, PyTree] = {}  # noqa: RUF012  (never mutated)
+
+    @property
+    def discount(self) -> jax.Array:
+        """0 where terminated and 1 elsewhere: a time limit does not make what follows worthless."""
+        return 1.0 - self.terminated.astype(jnp.float32)
+
+    @property
+    def end(self) -> jax.Array:
+        """bool []: the episode is over, for either reason."""
+        over = self.terminated.all(axis=-1) if self.terminated.ndim > self.truncated.ndim else self.terminated
+        return over | self.truncated
+
+
+def first(obs: PyTree, info: dict[str, PyTree] | None = None) -> TimeStep:
+    """The TimeStep of a reset: no reward, no end."""
+    return TimeStep(obs, jnp.float32(0), jnp.bool_(False), jnp.bool_(False), info or {})
+
+
+@dataclass(frozen=True)
+class Env:
+    """One environment: `reset(key) -> (state, TimeStep)`, `step(state, action) -> (state, TimeStep)`, both pure."""
+
+    reset: Callable[[Key], tuple[PyTree, TimeStep]]
+    step: Callable[[PyTree, jax.Array], tuple[PyTree, TimeStep]]
+    specs: Specs
+    name: str = "environment"
+
+
+class Envs(NamedTuple):
+    """The n environments that the loop steps, with automatic reset.
+
+    `reset(key) -> (state, obs [N])`; `step(state, actions [N]) -> (state, TimeStep [N], obs [N])`, where the TimeStep
+    keeps the true next observation and `obs` is what to act on next (a fresh start where the episode ended);
+    `refresh(state, parts, key) -> state` redraws the bank of starts, and is the identity without one.
+    """
+
+    reset: Callable[[Key], tuple[PyTree, PyTree]]
+    step: Callable[[PyTree, jax.Array], tuple[PyTree, TimeStep, PyTree]]
+    refresh: Callable[[PyTree, Parts, Key], PyTree]
+    specs: Specs
+
+
+def batched(env: Env, num_envs: int, starts: int | Callable[[Parts, Key], PyTree] | None = None) -> Envs:
+    """`num_envs` copies of an environment that reset themselves.
+
+    Args:
+        starts: where an episode begins again. None resets inline, which suits cheap or procedurally generated
+            worlds; an int keeps a bank of that many start states, redrawn by `refresh`; a function
+            `(parts, key) -> (states, TimeSteps)` with a leading axis supplies the bank (snapshots, curricula).
+
+    The TimeStep's `info['episode']` holds `return` (float32 [N]) and `length` (int32 [N], steps) up to now.
+    """
+    if num_envs < 1:
+        raise BadInput(f"num_envs is {num_envs}; at least 1 environment is needed.")
+    if isinstance(starts, int) and starts < 1:
+        raise BadInput(f"starts is {starts}; a bank needs at least 1 start state (None resets inline).")
+    draw = starts if callable(starts) else lambda parts, key: jax.vmap(env.reset)(jax.random.split(key, starts))
+
+    def reset(key):
+        keys = each_key(key, num_envs)
+        state, step = jax.vmap(env.reset)(keys)
+        zero = {"return": jnp.zeros(num_envs), "length": jnp.zeros(num_envs, jnp.int32)}
+        # A function's bank waits for `refresh`, which knows the parts: until then every start is drawn by `reset`.
+        bank = None if starts is None else jax.vmap(env.reset)(each_key(key, _bank_size(draw, key)))
+        return {"env": state, "bank": bank, "episode": zero, "keys": keys}, step.obs
+
+    def fresh(bank, keys):
+        """A start for each key: `(states, obs)`."""
+        if bank is None:
+            state, step = jax.vmap(env.reset)(keys)
+        else:
+            size = jax.tree.leaves(bank)[0].shape[0]
+            at = jax.vmap(lambda key: jax.random.randint(key, (), 0, size))(keys)
+            state, step = jax.tree.map(lambda x: x[at], bank)
+        return state, step.obs
+
+    def step(state, actions):
+        inner, out = jax.vmap(env.step)(state["env"], actions)
+        episode = {"return": state["episode"]["return"] + _team(out.reward), "length": state["episode"]["length"] + 1}
+        end = out.end
+
+        def restart():
+            keys, draws = jnp.moveaxis(jax.vmap(jax.random.split)(state["keys"]), 1, 0)
+            again = (*fresh(state["bank"], draws), keys, jax.tree.map(jnp.zeros_like, episode))
+            return where(end, again, (inner, out.obs, state["keys"], episode))
+
+        # Most steps end no episode: the branch spares them the cost of drawing starts.
+        inner, obs, keys, running = jax.lax.cond(
+            end.any(), restart, lambda: (inner, out.obs, state["keys"], episode)
+        )
+        out = out._replace(info={**out.info, "episode": episode})
+        return {"env": inner, "bank": state["bank"], "episode": running, "keys": keys}, out, obs
+
+    def refresh(state, parts, key):
+        return state if starts is None else {**state, "bank": draw(parts, key)}
+
+    def _bank_size(draw, key):
+        return starts if isinstance(starts, int) else num_envs
+
+    return Envs(reset, step, refresh, env.specs)
+
+
+def _team(reward: jax.Array) -> jax.Array:
+    """[N] from [N] or [N, agents]: an episode's return is the team's."""
+    return reward if reward.ndim == 1 else reward.sum(axis=tuple(range(1, reward.ndim)))
+
+
+# ------------------------------------------------------------------------------------------------- agents and rules
+
+
+class Ctx(NamedTuple):
+    """What a call may know beside its arguments.
+
+    Fields: key, randomness for this call alone; step (int32 []), the loop's clock in frames, shared by all seeds;
+    update (int32 []), the number of this update over the run, shared likewise, so that `every` never branches per
+    seed.
+    """
+
+    key: Key
+    step: jax.Array
+    update: jax.Array = jnp.int32(0)  # noqa: RUF009
+
+
+# fn(live, frozen, batch, key) -> (scalar, metrics): gradient flows through `live` only; both are Parts.
+Loss = Callable[[Parts, Parts, Batch, Key], tuple[jax.Array, Metrics]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Something that changes parts.
+
+    `init(parts) -> state`; `update(parts, state, batch, ctx) -> (parts, state, metrics)`. `reads` and `writes` name
+    the parts it looks at and the parts it changes: they are checked when an agent is built and printed by `describe`.
+    Metrics keep the batch axis where they have one; the loop averages them.
+    """
+
+    init: Callable[[Parts], PyTree]
+    update: Callable[[Parts, PyTree, Batch, Ctx], tuple[Parts, PyTree, Metrics]]
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where batches come from.
+
+    `init(example) -> s` from the shapes of one tick's transitions `[T, N, ...]`; `add(s, transitions, ctx) -> s`;
+    `sample(s, parts, key) -> batch`; `note(s, batch, metrics) -> s`, what an update learned about its batch (None
+    where nothing is noted); `size(s)`, transitions held, int32 [].
+    """
+
+    init: Callable[[PyTree], PyTree]
+    add: Callable[[PyTree, Batch, Ctx], PyTree]
+    sample: Callable[[PyTree, Parts, Key], Batch]
+    size: Callable[[PyTree], jax.Array]
+    note: Callable[[PyTree, Batch, Metrics], PyTree] | None = None
+
+
+def nothing() -> tuple[()]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Parts, how to act with them, and the rules that change them in the order in which they act.
+
+    `init(key) -> parts`; `act(parts, memory, obs, ctx, explore) -> (action, memory, extras)` for **one** environment
+    (the loop vmaps it; `explore` is a Python bool; extras is a dict kept with the transition); `memory()` is what an
+    episode begins with. `rules` see sampled batches; `observe` rules see each tick's fresh transitions `[T, N, ...]`.
+
+    Raises:
+        BadInput: a rule names a part that `init` does not make.
+    """
+
+    init: Callable[[Key], Parts]
+    act: Callable[[Parts, PyTree, PyTree, Ctx, bool], tuple[jax.Array, PyTree, dict]]
+    rules: dict[str, Rule] = field(default_factory=dict)
+    observe: dict[str, Rule] = field(default_factory=dict)
+    memory: Callable[[], PyTree] = nothing
+    shapes: Parts = field(init=False, repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "shapes", jax.eval_shape(self.init, jax.random.key(0)))
+        for name, rule in {**self.observe, **self.rules}.items():
+            for verb, parts in (("reads", rule.reads), ("writes", rule.writes)):
+                for part in parts:
+                    if part not in self.shapes:
+                        raise BadInput(f"rule '{name}' {verb} an {unknown('part', part, self.shapes)}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An agent with the source and the loop settings that its paper runs it with; `jaxrl.loop.loop` takes it apart.
+
+    Attributes:
+        num_envs: environments stepped side by side.
+        unroll: environment steps of each in one tick.
+        ratio: updates a tick, an int or a function `(parts, ctx) -> int32 []`.
+        warmup: frames of uniform actions without an update, before learning begins.
+        starts: see `batched`.
+    """
+
+    agent: Agent
+    source: Source
+    num_envs: int = 1
+    unroll: int = 1
+    ratio: int | Callable[[Parts, Ctx], jax.Array] = 1
+    warmup: int = 0
+    starts: int | Callable[[Parts, Key], PyTree] | None = None
+
+
+def describe(agent: Agent) -> str:
+    """The recipe in words: parts with shapes and bytes, rules in order with what each reads and writes."""
+    lines = ["parts"]
+    for name, part in agent.shapes.items():
+        leaves = jax.tree.leaves(part)
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in leaves[:6]) + (", ..." if len(leaves) > 6 else "")
+        lines.append(f"  {name:<14} {size:>12,} bytes   {shapes}")
+    for title, rules in (("observe (each tick's fresh transitions)", agent.observe), ("rules (in order)", agent.rules)):
+        lines += [title] if rules else []
+        for name, rule in rules.items():
+            reads, writes = (", ".join(names) or "-" for names in (rule.reads, rule.writes))
+            lines.append(f"  {name:<14} reads {reads}; writes {writes}")
+    return "\n".join(lines)
+
+
+# ----------------------------------------------------------------------------------------------------------- verbs
+
+
+class _Declared(dict):
+    """Parts that answer an undeclared name with a sentence rather than a KeyError."""
+
+    def __missing__(self, name):
+        raise BadInput(
+            f"the loss looks at part '{name}', which its rule does not declare: add it to `wrt` (to learn it) or to "
+            f"`reads` (to look at it); declared are {', '.join(self) or 'none'}."
+        )
+
+
+def names(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def minimise(
+    loss: Loss,
+    tx: optax.GradientTransformation,
+    wrt: str | Iterable[str],
+    reads: str | Iterable[str] = (),
+    signals: Iterable[str] = (),
+) -> Rule:
+    """A gradient step on the parts named in `wrt`, which descends `loss`.
+
+    `live` holds the parts in `wrt`; `frozen` holds those in `wrt` and `reads`, as constants, and no other: what a loss
+    looks at is written where the rule is made. `signals` are metrics of the loss handed to the optimiser
+    as keyword arguments (streaming traces need the TD error); every optimiser is also offered `frames`, the clock,
+    which `by_frames` uses.
+    """
+    wrt, reads = names(wrt), names(reads)
+    tx = optax.with_extra_args_support(tx)
+
+    def init(parts):
+        return tx.init({name: parts[name] for name in wrt})
+
+    def update(parts, state, batch, ctx):
+        frozen = _Declared({name: parts[name] for name in (*wrt, *reads)})
+        live = {name: parts[name] for name in wrt}
+        objective = lambda live: loss(_Declared(live), frozen, batch, ctx.key)
+        (value, metrics), gradients = jax.value_and_grad(objective, has_aux=True)(live)
+        extra = {name: metrics[name] for name in signals}
+        steps, state = tx.update(gradients, state, live, frames=ctx.step, **extra)
+        return {**parts, **optax.apply_updates(live, steps)}, state, {"loss": value, **metrics}
+
+    return Rule(init, update, tuple(dict.fromkeys((*wrt, *reads))), wrt)
+
+
+def add(*losses: Loss) -> Loss:
+    """Several losses in one backward pass: the sum of their values, the union of their metrics."""
+
+    def total(live, frozen, batch, key):
+        values, metrics = zip(*(loss(live, frozen, batch, fold(key, i)) for i, loss in enumerate(losses)))
+        twice = [name for i, m in enumerate(metrics) for name in m if any(name in other for other in metrics[:i])]
+        if twice:
+            raise BadInput(f"added losses share the metric '{twice[0]}': rename it in one of them.")
+        return sum(values), {name: value for m in metrics for name, value in m.items()}
+
+    return total
+
+
+def chain(rules: Mapping[str, Rule]) -> Rule:
+    """Rules one after another, as one rule; metrics become `name/metric`. Each gets its own key."""
+
+    def init(parts):
+        return {name: rule.init(parts) for name, rule in rules.items()}
+
+    def update(parts, state, batch, ctx):
+        states, metrics = {}, {}
+        for i, (name, rule) in enumerate(rules.items()):
+            parts, states[name], found = rule.update(parts, state[name], batch, ctx._replace(key=fold(ctx.key, i)))
+            metrics |= {f"{name}/{metric}": value for metric, value in found.items()}
+        return parts, states, metrics
+
+    return Rule(init, update, *_union(rules.values()))
+
+
+def every(n: int, rule: Rule) -> Rule:
+    """The rule on each n-th update; on the others its metrics are NaN, never 0."""
+    if n < 1:
+        raise BadInput(f"every({n}, ...): the period is at least 1 update.")
+
+    def update(parts, state, batch, ctx):
+        run = lambda: rule.update(parts, state, batch, ctx)
+        skipped = jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan, jnp.float32), jax.eval_shape(run)[2])
+
+        def do():
+            new_parts, new_state, metrics = run()
+            return new_parts, new_state, jax.tree.map(lambda m: m.astype(jnp.float32), metrics)
+
+        # The predicate is shared by all seeds, so that this stays a branch under vmap.
+        return jax.lax.cond(ctx.update % n == n - 1, do, lambda: (parts, state, skipped))
+
+    return Rule(rule.init, update, rule.reads, rule.writes)
+
+
+def _scanned(rule: Rule, count: int, batch_at: Callable[[jax.Array], Batch]) -> Callable:
+    """`count` updates in a row on `batch_at(i)`; metrics are their mean over the row."""
+
+    def update(parts, state, ctx):
+        def once(carry, i):
+            at = Ctx(fold(ctx.key, i), ctx.step, ctx.update * count + i)
+            parts, state, metrics = rule.update(*carry, batch_at(i), at)
+            return (parts, state), metrics
+
+        (parts, state), metrics = jax.lax.scan(once, (parts, state), jnp.arange(count))
+        return parts, state, jax.tree.map(lambda m: jnp.nanmean(m.astype(jnp.float32), axis=0), metrics)
+
+    return update
+
+
+def repeat(n: int, rule: Rule) -> Rule:
+    """The rule `n` times on the same batch."""
+    if n < 1:
+        raise BadInput(f"repeat({n}, ...): at least 1 time.")
+
+    def update(parts, state, batch, ctx):
+        return _scanned(rule, n, lambda i: batch)(parts, state, ctx)
+
+    return Rule(rule.init, update, rule.reads, rule.writes)
+
+
+def epochs(n: int, minibatches: int, rule: Rule, axis: str = "sample") -> Rule:
+    """`n` passes over a rollout `[T, N, ...]` in shuffled minibatches.
+
+    Args:
+        axis: 'sample' shuffles all T x N steps, and the rule sees `[T * N / minibatches, ...]`; 'env' shuffles whole
+            columns, and the rule sees `[T, N / minibatches, ...]`, as recurrent agents need.
+
+    Raises:
+        BadInput: the axis is not a multiple of `minibatches`.
+    """
+    if axis not in ("sample", "env"):
+        raise unknown("axis of epochs", axis, ("sample", "env"))
+
+    def update(parts, state, batch, ctx):
+        time, envs = jax.tree.leaves(batch["reward"])[0].shape[:2]
+        size = time * envs if axis == "sample" else envs
+        if size % minibatches:
+            raise BadInput(
+                f"minibatches is {minibatches}, which does not divide the {size} "
+                f"{'samples' if axis == 'sample' else 'environments'} of a rollout: choose a divisor."
+            )
+        if axis == "sample":
+            flat = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), batch)
+            pick = lambda at: jax.tree.map(lambda x: x[at], flat)
+        else:
+            pick = lambda at: jax.tree.map(lambda x: x[:, at], batch)
+        keys = jax.random.split(fold(ctx.key, 1), n)
+        order = jax.vmap(lambda key: jax.random.permutation(key, size))(keys).reshape(n * minibatches, -1)
+        return _scanned(rule, n * minibatches, lambda i: pick(order[i]))(parts, state, ctx)
+
+    return Rule(rule.init, update, rule.reads, rule.writes)
+
+
+def on(batch_map: Callable[[Parts, Batch, Ctx], Batch], rule: Rule, reads: str | Iterable[str] = ()) -> Rule:
+    """The rule on a batch made from the one it is given: advantages, relabelled rewards, augmentations."""
+    reads = names(reads)
+
+    def update(parts, state, batch, ctx):
+        mapped = batch_map(_Declared({name: parts[name] for name in reads}), batch, ctx._replace(key=fold(ctx.key, 7)))
+        return rule.update(parts, state, mapped, ctx)
+
+    return Rule(rule.init, update, tuple(dict.fromkeys((*reads, *rule.reads))), rule.writes)
+
+
+def stateless(
+    fn: Callable[[Parts, Batch, Ctx], tuple[Parts, Metrics]],
+    writes: str | Iterable[str],
+    reads: str | Iterable[str] = (),
+) -> Rule:
+    """A rule without a state of its own: `fn(parts, batch, ctx) -> (the parts it changed, metrics)`."""
+    writes, reads = names(writes), names(reads)
+
+    def update(parts, state, batch, ctx):
+        changed, metrics = fn(_Declared({name: parts[name] for name in (*writes, *reads)}), batch, ctx)
+        return {**parts, **{name: changed[name] for name in writes}}, state, metrics
+
+    return Rule(lambda parts: (), update, tuple(dict.fromkeys((*writes, *reads))), writes)
+
+
+def track(source: str, target: str, tau: float | jax.Array) -> Rule:
+    """Polyak averaging: target <- (1 - tau) target + tau source."""
+
+    def step(parts, batch, ctx):
+        return {target: optax.incremental_update(parts[source], parts[target], tau)}, {}
+
+    return stateless(step, writes=target, reads=source)
+
+
+def scoped(prefix: str, agent: Agent) -> Agent:
+    """The agent with every part and rule called `prefix/name`, so that two agents can live in one."""
+    here = lambda parts: {n.removeprefix(f"{prefix}/"): p for n, p in parts.items() if n.startswith(f"{prefix}/")}
+    there = lambda parts: {f"{prefix}/{n}": p for n, p in parts.items()}
+
+    def lift(rule: Rule) -> Rule:
+        def update(parts, state, batch, ctx):
+            inner, state, metrics = rule.update(here(parts), state, batch, ctx)
+            return {**parts, **there(inner)}, state, metrics
+
+        return Rule(lambda parts: rule.init(here(parts)), update, *(tuple(there(dict.fromkeys(n))) for n in
+                                                                   (rule.reads, rule.writes)))
+
+    return Agent(
+        init=lambda key: there(agent.init(key)),
+        act=lambda parts, *rest: agent.act(here(parts), *rest),
+        rules=there({name: lift(rule) for name, rule in agent.rules.items()}),
+        observe=there({name: lift(rule) for name, rule in agent.observe.items()}),
+        memory=agent.memory,
+    )
+
+
+class Event(NamedTuple):
+    """A heavy rare thing between chunks: each `period` frames, `fn(run, key) -> (run, metrics)`, itself jitted."""
+
+    period: int
+    fn: Callable[[Any, Key], tuple[Any, Metrics]]
+
+
+# --------------------------------------------------------------------------------------------------- small helpers
+
+
+def by_frames(schedule: Callable[[jax.Array], jax.Array] | float | jax.Array) -> optax.GradientTransformationExtraArgs:
+    """Scale steps by minus a learning rate that is a number or a function of the clock in frames."""
+    rate = schedule if callable(schedule) else lambda frames: schedule
+
+    def update(steps, state, params=None, *, frames, **extra):
+        return jax.tree.map(lambda g: -rate(frames) * g, steps), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def adam(
+    lr: Callable[[jax.Array], jax.Array] | float | jax.Array,
+    clip: float | None = None,
+    eps: float = 1e-8,
+    b1: float = 0.9,
+    b2: float = 0.999,
+) -> optax.GradientTransformation:
+    """Adam with an optional clip of the global norm; `lr` is a number (traced or not) or a schedule in frames."""
+    head = [] if clip is None else [optax.clip_by_global_norm(clip)]
+    return optax.chain(*head, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), by_frames(lr))
+
+
+def mean(x: jax.Array, batch: Batch) -> jax.Array:
+    """The mean of a loss over its batch, weighted by `batch['weight']` where present (importance, masks, coresets).
+
+    `x` is [B] or [B, T] like the weight; further axes of x are averaged evenly. Masked entries (weight 0) leave no
+    trace, in the sum or in the count; importance weights average to their own scale, as sum(w x) / n(w > 0).
+    """
+    if "weight" not in batch:
+        return x.mean()
+    weight = batch["weight"]
+    x = x.reshape(*weight.shape, -1).mean(axis=-1)
+    return jnp.where(weight > 0, weight * x, 0).sum() / jnp.maximum((weight > 0).sum(), 1)
+
+
+def where(mask: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
+    """`jnp.where` over pytrees whose leaves lead with the axes of `mask`."""
+
+    def pick(a, b):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(pick(jax.random.key_data(a), jax.random.key_data(b)))
+        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
+
+    return jax.tree.map(pick, yes, no)
+
+
+def fold(key: Key, index: int | jax.Array) -> Key:
+    return jax.random.fold_in(key, index)
+
+
+def each_key(key: Key, n: int) -> Key:
+    """A key for each of n things by global index, so that the draw is the same in every layout. Returns [n]."""
+    return jax.vmap(lambda i: fold(key, i))(jnp.arange(n))
+
+
+def _union(rules: Iterable[Rule]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    rules = list(rules)
+    return (
+        tuple(dict.fromkeys(name for rule in rules for name in rule.reads)),
+        tuple(dict.fromkeys(name for rule in rules for name in rule.writes)),
+    )

@@ -1,0 +1,351 @@
+"""The one loop: `Run`, chunks of it, and `train`, `fit` and `evaluate` on top.
+
+A *tick* steps every environment `unroll` times, shows the fresh transitions to the agent's observe rules, adds them to
+the source, and makes `ratio` updates. A *chunk* is one `lax.scan` over ticks, without Python, callbacks or transfers.
+The host's turn between chunks (checkpoints, logs, plots) is `jaxrl.run`'s.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.core import (
+    Agent,
+    BadInput,
+    Batch,
+    Ctx,
+    Env,
+    Event,
+    Key,
+    Metrics,
+    Parts,
+    PyTree,
+    Recipe,
+    Source,
+    batched,
+    chain,
+    each_key,
+    fold,
+    where,
+)
+
+
+class Run(NamedTuple):
+    """The whole state of a run: one pytree, and so one checkpoint.
+
+    Fields: parts; rules and observe (the states of the agent's rules); source; envs; last (what to act on next [N]);
+    memory [N]; key (constant over the run: each tick folds the clock into it); step (int32 [], frames, never batched).
+    """
+
+    parts: Parts
+    rules: PyTree
+    observe: PyTree
+    source: PyTree
+    envs: PyTree
+    last: PyTree
+    memory: PyTree
+    key: Key
+    step: jax.Array
+
+
+class Loop(NamedTuple):
+    """A compiled loop's pure pieces.
+
+    `init(key) -> run`; `collect(run) -> (run, transitions [T, N, ...])` steps the environments and advances the clock;
+    `learn(run, transitions) -> (run, metrics)` does the rest of a tick; `chunk(run, ticks) -> (run, metrics)` scans
+    ticks and reduces each metric to its mean over the chunk. `frames` is how far one tick moves the clock; `updates`
+    is the (largest) number of updates in it. `rule` is the chain of the agent's rules.
+    """
+
+    init: Callable[[Key], Run]
+    collect: Callable[[Run], tuple[Run, Batch]]
+    learn: Callable[[Run, Batch], tuple[Run, Metrics]]
+    chunk: Callable[[Run, int], tuple[Run, Metrics]]
+    frames: int
+    updates: int
+
+
+# The streams of randomness of one tick, folded into the run's key after the clock.
+ACT, SAMPLE, LEARN, OBSERVE, REFRESH = range(5)
+
+
+def loop(env: Env | None, recipe: Recipe) -> Loop:
+    """The loop over an environment, or (with None) over the source alone, where the clock counts updates.
+
+    Raises:
+        BadInput: a setting of the recipe that cannot run, by name.
+    """
+    agent, source, ratio = recipe.agent, recipe.source, recipe.ratio
+    if recipe.unroll < 1:
+        raise BadInput(f"unroll is {recipe.unroll}; a tick needs at least 1 step.")
+    if not callable(ratio) and ratio < 0:
+        raise BadInput(f"ratio is {ratio}; the number of updates a tick is at least 0.")
+    if recipe.warmup < 0:
+        raise BadInput(f"warmup is {recipe.warmup}; it is a number of frames, at least 0.")
+    envs = None if env is None else batched(env, recipe.num_envs, recipe.starts)
+    frames = max(int(ratio), 1) if env is None else recipe.num_envs * recipe.unroll * env.specs.frames
+    most = getattr(ratio, "most", 1) if callable(ratio) else ratio
+    observe, rule = chain(agent.observe), chain(agent.rules)
+    everyone = jnp.arange(recipe.num_envs)
+
+    def stream(run: Run, which: int, step=None) -> Key:
+        return fold(fold(run.key, run.step if step is None else step), which)
+
+    def init(key: Key) -> Run:
+        key_parts, key_envs, key_run = jax.random.split(key, 3)
+        parts = agent.init(key_parts)
+        state, last = ((), ()) if envs is None else envs.reset(key_envs)
+        memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (recipe.num_envs, *jnp.shape(x))), agent.memory())
+        run = Run(parts, rule.init(parts), observe.init(parts), (), state, last, memory, key_run, jnp.int32(0))
+        example = () if envs is None else jax.eval_shape(collect, run)[1]
+        return run._replace(source=source.init(example))
+
+    def act(run: Run, key: Key, obs: PyTree, memory: PyTree):
+        """Actions for all environments; uniform ones during the warm-up."""
+
+        def policy(i, obs, memory):
+            return agent.act(run.parts, memory, obs, Ctx(fold(key, i), run.step), True)
+
+        action, memory, extras = jax.vmap(policy)(everyone, obs, memory)
+        if recipe.warmup > 0:
+            uniform = jax.vmap(lambda i: env.specs.action.sample(fold(fold(key, i), 1)))(everyone)
+            action = jnp.where(run.step < recipe.warmup, uniform, action)
+        return action, memory, extras
+
+    def collect(run: Run) -> tuple[Run, Batch]:
+        key = stream(run, ACT)
+
+        def step(carry, t):
+            state, obs, memory = carry
+            action, after, extras = act(run, fold(key, t), obs, memory)
+            state, out, following = envs.step(state, action)
+            end = out.end
+            fresh = jax.tree.map(lambda x: jnp.broadcast_to(x, (recipe.num_envs, *jnp.shape(x))), agent.memory())
+            transition = {
+                "obs": obs,
+                "action": action,
+                "reward": out.reward,
+                "discount": out.discount,
+                "end": end,
+                "next_obs": out.obs,
+                "memory": memory,
+                "extras": extras,
+                "info": out.info,
+            }
+            return (state, following, where(end, fresh, after)), transition
+
+        (state, last, memory), transitions = jax.lax.scan(
+            step, (run.envs, run.last, run.memory), jnp.arange(recipe.unroll)
+        )
+        step_now = run.step + jnp.int32(frames)
+        return run._replace(envs=state, last=last, memory=memory, step=step_now), transitions
+
+    def learn(run: Run, transitions: Batch) -> tuple[Run, Metrics]:
+        began = run.step - jnp.int32(frames)
+        ctx = Ctx(stream(run, OBSERVE, began), run.step, began // jnp.int32(frames))
+        parts, observing, seen = observe.update(run.parts, run.observe, transitions, ctx)
+        held = run.source if env is None else source.add(run.source, transitions, ctx)
+        run = run._replace(parts=parts, observe=observing, source=held)
+        run, learned = update(run, began)
+        return run, {**average(seen), **learned}
+
+    def update(run: Run, began: jax.Array) -> tuple[Run, Metrics]:
+        """`ratio` times: sample, the rules in order, note. A dynamic trip count needs no branch for the warm-up."""
+        key_sample, key_learn = stream(run, SAMPLE, began), stream(run, LEARN, began)
+        number = began // jnp.int32(frames) * most
+
+        def once(i, carry):
+            parts, rules, held, total = carry
+            batch = source.sample(held, parts, fold(key_sample, i))
+            parts, rules, metrics = rule.update(parts, rules, batch, Ctx(fold(key_learn, i), run.step, number + i))
+            held = held if source.note is None else source.note(held, batch, metrics)
+            total = jax.tree.map(lambda t, m: t + jnp.stack([jnp.where(jnp.isnan(m), 0, m), ~jnp.isnan(m)]), total,
+                                 average(metrics))
+            return parts, rules, held, total
+
+        start = (run.parts, run.rules, run.source)
+        shapes = jax.eval_shape(lambda c: average(rule.update(*c[:2], source.sample(c[2], c[0], key_sample),
+                                                              Ctx(key_learn, run.step, number))[2]), start)
+        total = jax.tree.map(lambda m: jnp.zeros(2), shapes)
+        count = ratio(run.parts, Ctx(fold(key_learn, -1), run.step, number)) if callable(ratio) else jnp.int32(ratio)
+        if source.note is None:
+            # Closed over rather than carried: nothing changes it, so no seed's branch has to copy it.
+            body = lambda i, c: (lambda out: (*out[:2], out[3]))(once(i, (*c[:2], run.source, c[2])))
+            carry = (run.parts, run.rules, total)
+        else:
+            body, carry = once, (*start, total)
+        carry = jax.lax.fori_loop(0, jnp.where(run.step > recipe.warmup, count, 0), body, carry)
+        run = run._replace(parts=carry[0], rules=carry[1], source=carry[2] if len(carry) == 4 else run.source)
+        return run, jax.tree.map(lambda t: jnp.where(t[1] > 0, t[0] / t[1], jnp.nan), carry[-1])
+
+    def tick(run: Run, _=None) -> tuple[Run, Metrics]:
+        if env is None:
+            return learn(run._replace(step=run.step + jnp.int32(frames)), {})
+        run, transitions = collect(run)
+        run, metrics = learn(run, transitions)
+        episode, end = transitions["info"]["episode"], transitions["end"]
+        ended = {f"episode/{name}": jnp.stack([jnp.where(end, x, 0).sum(), end.sum()]) for name, x in episode.items()}
+        return run, {**metrics, **ended}
+
+    def chunk(run: Run, ticks: int) -> tuple[Run, Metrics]:
+        if recipe.starts is not None:
+            run = run._replace(envs=envs.refresh(run.envs, run.parts, stream(run, REFRESH)))
+        run, metrics = jax.lax.scan(tick, run, None, length=ticks)
+        return run, {name: _over_chunk(values) for name, values in metrics.items()}
+
+    return Loop(init, collect, learn, chunk, frames, most)
+
+
+def average(metrics: Metrics) -> Metrics:
+    """Each metric's mean over all its axes, NaN left out: float32 []."""
+    return {name: jnp.nanmean(jnp.asarray(m, jnp.float32)) for name, m in metrics.items()}
+
+
+def _over_chunk(values: jax.Array) -> jax.Array:
+    """[ticks] -> [], or [ticks, 2] of (sum, count) -> sum over count; NaN where there was nothing to average."""
+    if values.ndim == 1:
+        return jnp.nanmean(values)
+    total, count = values.astype(jnp.float32).sum(axis=0)
+    return jnp.where(count > 0, total / count, jnp.nan)
+
+
+def over_seeds(one: Loop, how: str | None = None) -> Loop:
+    """The loop of many seeds in one program: `init` takes keys [K], every field but the clock gains a leading [K].
+
+    Args:
+        how: 'vmap' (side by side, the point on accelerators) or 'map' (one after another inside the program, faster
+            where cores are few); None chooses by backend.
+    """
+    how = how or ("map" if jax.default_backend() == "cpu" else "vmap")
+    axes = Run(*([0] * len(Run._fields)))._replace(step=None)
+
+    def each(fn, run, *rest):
+        if how == "vmap":
+            return jax.vmap(fn, in_axes=(axes, *[0 for _ in rest]), out_axes=(axes, 0))(run, *rest)
+        out, other = jax.lax.map(
+            lambda one_run: (lambda r, m: (r._replace(step=()), m))(*fn(one_run[0]._replace(step=run.step), *one_run[1:])),
+            (run._replace(step=()), *rest),
+        )
+        return out, other
+
+    def init(keys):
+        if how == "vmap":
+            return jax.vmap(one.init, out_axes=axes)(keys)
+        return jax.lax.map(lambda key: one.init(key)._replace(step=()), keys)._replace(step=jnp.int32(0))
+
+    def stepped(fn, run, *rest, frames):
+        out, other = each(fn, run, *rest)
+        return out._replace(step=run.step + jnp.int32(frames)), other
+
+    return Loop(
+        init,
+        lambda run: stepped(one.collect, run, frames=one.frames),
+        lambda run, transitions: stepped(one.learn, run, transitions, frames=0),
+        lambda run, ticks: stepped(lambda r: one.chunk(r, ticks), run, frames=ticks * one.frames),
+        one.frames,
+        one.updates,
+    )
+
+
+def train(
+    env: Env,
+    agent: Agent,
+    source: Source,
+    key: Key,
+    *,
+    steps: int,
+    chunk: int | None = None,
+    events: tuple[Event, ...] = (),
+    **settings: Any,
+) -> tuple[Run, Metrics]:
+    """A whole run, pure and so `jit`- and `vmap`-able over keys and numeric hyperparameters.
+
+    Args:
+        steps: frames to train for, rounded down to whole chunks.
+        chunk: frames between points of the metrics; None makes one chunk of the whole run.
+        events: run between chunks, in this order, when the clock is at a multiple of their period.
+        **settings: the loop settings of `Recipe`: num_envs, unroll, ratio, warmup, starts.
+
+    Returns:
+        The final run, and metrics with a leading axis of chunks.
+    """
+    return _train(loop(env, Recipe(agent, source, **settings)), key, steps, chunk, events)
+
+
+def fit(
+    agent: Agent, source: Source, key: Key, *, steps: int, chunk: int | None = None, events: tuple[Event, ...] = ()
+) -> tuple[Run, Metrics]:
+    """`steps` updates from a source alone, as offline agents and models learn; otherwise as `train`."""
+    return _train(loop(None, Recipe(agent, source)), key, steps, chunk, events)
+
+
+def _train(one: Loop, key: Key, steps: int, chunk: int | None, events: tuple[Event, ...]):
+    length = chunk or steps
+    check_lengths(one, steps, length, events)
+
+    def turn(run, _):
+        run, metrics = one.chunk(run, length // one.frames)
+        run, found = happen(run, events)
+        return run, {**metrics, **found}
+
+    return jax.lax.scan(turn, one.init(key), None, length=steps // length)
+
+
+def happen(run: Run, events: tuple[Event, ...]) -> tuple[Run, Metrics]:
+    """The events that are due by the run's own clock, so that a resumed run meets them again. Inside jit."""
+    found = {}
+    for i, event in enumerate(events):
+        key = fold(fold(run.key, run.step), 100 + i)
+        shapes = jax.eval_shape(event.fn, run, key)[1]
+        idle = jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan), shapes)
+        run, metrics = jax.lax.cond(
+            run.step % event.period == 0, event.fn, lambda run, key, idle=idle: (run, idle), run, key
+        )
+        found |= metrics
+    return run, found
+
+
+def check_lengths(one: Loop, steps: int, chunk: int, events: tuple[Event, ...] = ()) -> None:
+    """Raise `BadInput` unless ticks divide the chunk, chunks divide the steps, and chunks divide every period."""
+    if steps < 1 or chunk < 1:
+        raise BadInput(f"steps is {steps} and chunk {chunk}; both are at least 1 frame.")
+    if chunk % one.frames:
+        raise BadInput(f"chunk is {chunk} frames, which is not a multiple of a tick's {one.frames}.")
+    if chunk > steps:
+        raise BadInput(f"chunk is {chunk} frames, more than the run's {steps}: shorten it.")
+    for event in events:
+        if event.period % chunk:
+            raise BadInput(f"an event's period of {event.period} frames is not a multiple of the chunk's {chunk}.")
+
+
+def evaluate(env: Env, agent: Agent, parts: Parts, key: Key, episodes: int = 8, explore: bool = False) -> Metrics:
+    """Play whole episodes side by side on the task's own starts, inside jit.
+
+    Returns:
+        `return` float32 [episodes] and `length` int32 [episodes], in the environment's steps.
+
+    Raises:
+        BadInput: the environment has no limit, so that an episode might never end.
+    """
+    if env.specs.limit is None:
+        raise BadInput(f"{env.name} is endless, so an evaluation would never end: wrap it in time_limit(env, steps).")
+    everyone = jnp.arange(episodes)
+    key_reset, key_act = jax.random.split(key)
+    state, first = jax.vmap(env.reset)(each_key(key_reset, episodes))
+    memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (episodes, *jnp.shape(x))), agent.memory())
+
+    def step(carry):
+        t, state, obs, memory, total, length, alive = carry
+        ctx = lambda i: Ctx(fold(fold(key_act, t), i), jnp.int32(0))
+        action, memory, _ = jax.vmap(lambda i, o, m: agent.act(parts, m, o, ctx(i), explore))(everyone, obs, memory)
+        state, out = jax.vmap(env.step)(state, action)
+        reward = out.reward.reshape(episodes, -1).sum(axis=-1)
+        total, length = total + jnp.where(alive, reward, 0), length + alive
+        return t + 1, state, out.obs, memory, total, length, alive & ~out.end
+
+    start = (jnp.int32(0), state, first.obs, memory, jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32),
+             jnp.ones(episodes, bool))
+    *_, total, length, _ = jax.lax.while_loop(lambda c: (c[0] < env.specs.limit) & c[-1].any(), step, start)
+    return {"return": total, "length": length}
