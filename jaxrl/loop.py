@@ -87,7 +87,7 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
     envs = None if env is None else batched(env, recipe.num_envs, recipe.starts)
     frames = max(int(ratio), 1) if env is None else recipe.num_envs * recipe.unroll * env.specs.frames
     most = getattr(ratio, "most", 1) if callable(ratio) else ratio
-    observe, rule = chain(agent.observe), chain(agent.rules)
+    observe, rule = chain(agent.observe if envs else {}), chain(agent.rules)
     everyone = jnp.arange(recipe.num_envs)
 
     def stream(run: Run, which: int, step=None) -> Key:
