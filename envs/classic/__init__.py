@@ -1,0 +1,1 @@
+"""Classic control, analytic: equal to Gymnasium's definitions in dynamics, rewards, starts and limits."""

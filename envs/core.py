@@ -1,0 +1,135 @@
+"""Environments: the records of `jaxrl.core` and the wrappers that take one Env and give one Env.
+
+Wrappers do one thing each and stack. They never reset an episode (`batched` does) and never look at more than one
+environment (`batched` vmaps). Whatever they remember lives in the state, beside the wrapped environment's own under
+`inner`, in typed arrays: a weakly typed one would change its type at the first step and compile everything twice.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.core import BadInput, Box, Discrete, Env, Envs, Specs, TimeStep, batched, first, where
+
+__all__ = [
+    "BadInput",
+    "Box",
+    "Discrete",
+    "Env",
+    "Envs",
+    "Specs",
+    "TimeStep",
+    "action_repeat",
+    "batched",
+    "first",
+    "frame_stack",
+    "scale_action",
+    "time_limit",
+]
+
+
+def time_limit(env: Env, steps: int) -> Env:
+    """The environment, truncated after `steps` of its steps. Where the task itself ends on that step, it terminates.
+
+    Raises:
+        BadInput: `steps` is below 1.
+    """
+    if steps < 1:
+        raise BadInput(f"steps of time_limit is {steps}; an episode has at least 1 step.")
+
+    def reset(key):
+        inner, out = env.reset(key)
+        return {"inner": inner, "t": jnp.int32(0)}, out
+
+    def step(state, action):
+        inner, out = env.step(state["inner"], action)
+        t = state["t"] + 1
+        late = (t >= steps) & ~out.terminated.all()
+        return {"inner": inner, "t": t}, out._replace(truncated=out.truncated | late)
+
+    limit = steps if env.specs.limit is None else min(steps, env.specs.limit)
+    return replace(env, reset=reset, step=step, specs=replace(env.specs, limit=limit))
+
+
+def action_repeat(env: Env, n: int) -> Env:
+    """Each action held for `n` steps: rewards are summed, and an end inside the repeat is the end of it.
+
+    The rest of a repeat in which the episode ended adds nothing: state, observation, flags and info are those of the
+    ending step.
+
+    Raises:
+        BadInput: `n` is below 1.
+    """
+    if n < 1:
+        raise BadInput(f"action repeat is {n}; an action is held for at least 1 step.")
+
+    def step(state, action):
+        # Zeros in the shape of a TimeStep that has not ended: one trace of the step serves all n.
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(env.step, state, action)[1])
+
+        def once(carry, _):
+            state, so_far = carry
+            after, out = env.step(state, action)
+            out = out._replace(reward=so_far.reward + out.reward)
+            return where(~so_far.end, (after, out), carry), None
+
+        return jax.lax.scan(once, (state, nothing), None, length=n)[0]
+
+    limit = None if env.specs.limit is None else -(-env.specs.limit // n)
+    return replace(env, step=step, specs=replace(env.specs, frames=env.specs.frames * n, limit=limit))
+
+
+def scale_action(env: Env) -> Env:
+    """The environment with actions in [-1, 1] (clipped to it), mapped linearly onto the bounds of its Box.
+
+    Raises:
+        BadInput: the actions are not a Box, or a bound is infinite.
+    """
+    box = env.specs.action
+    if not isinstance(box, Box):
+        raise BadInput(f"scale_action needs continuous actions; {env.name} has {box}.")
+    low, high = jnp.asarray(box.low, box.dtype), jnp.asarray(box.high, box.dtype)
+    if not bool(jnp.isfinite(low).all() & jnp.isfinite(high).all()):
+        raise BadInput(f"scale_action needs finite bounds; {env.name} has {box.low} to {box.high}.")
+
+    def step(state, action):
+        # A convex combination, so that -1 and 1 are the bounds themselves, free of rounding.
+        share = (jnp.clip(action, -1, 1) + 1) / 2
+        return env.step(state, (1 - share) * low + share * high)
+
+    return replace(env, step=step, specs=replace(env.specs, action=Box(box.shape, -1.0, 1.0, box.dtype)))
+
+
+def frame_stack(env: Env, k: int) -> Env:
+    """The last `k` observations side by side on the last axis, newest last; a reset repeats the first one.
+
+    Raises:
+        BadInput: `k` is below 1, or an observation is a scalar, without an axis to stack on.
+    """
+    if k < 1:
+        raise BadInput(f"frame_stack's k is {k}; at least 1 frame is needed.")
+    if any(not leaf.shape for leaf in jax.tree.leaves(env.specs.observation)):
+        raise BadInput(f"frame_stack needs observations with an axis; {env.name} has a scalar: give it the shape (1,).")
+
+    def show(inner, frames, out):
+        return {"inner": inner, "frames": frames}, out._replace(obs=frames)
+
+    def reset(key):
+        inner, out = env.reset(key)
+        return show(inner, jax.tree.map(lambda x: jnp.concatenate([x] * k, axis=-1), out.obs), out)
+
+    def push(frames, newest):
+        return jnp.concatenate([frames[..., newest.shape[-1] :], newest], axis=-1)
+
+    def step(state, action):
+        inner, out = env.step(state["inner"], action)
+        return show(inner, jax.tree.map(push, state["frames"], out.obs), out)
+
+    observation = jax.tree.map(partial(_wider, k=k), env.specs.observation)
+    return replace(env, reset=reset, step=step, specs=replace(env.specs, observation=observation))
+
+
+def _wider(spec: jax.ShapeDtypeStruct, k: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((*spec.shape[:-1], spec.shape[-1] * k), spec.dtype)
