@@ -1,0 +1,39 @@
+"""Uniform replay, of transitions or of sequences."""
+
+import jax
+
+from jaxrl.core import Source
+from jaxrl.sources import ring as rings
+
+
+def uniform(
+    capacity: int,
+    batch: int,
+    n: int = 1,
+    gamma: float | jax.Array = 0.99,
+    sequence: int | None = None,
+    frames: int | None = None,
+    keep: str | tuple[str, ...] = (),
+    budget: int | None = None,
+) -> Source:
+    """A replay that draws uniformly from what it holds and stores each observation once.
+
+    A batch's fields are [batch, ...] as `ring.read` lists them; with n > 1 rewards are summed over up to n steps of
+    one episode and `discount` carries what they discount, so that `reward + gamma * discount * V(next_obs)` is right
+    for every n. The arguments are those of `ring.Layout`.
+
+    Raises:
+        BadInput: batch above capacity, a number out of range; at `init`, a ring larger than the budget, with the
+            figure, or transitions that it cannot hold.
+    """
+    layout = rings.Layout(capacity, batch, n, gamma, sequence, frames, keep, budget)
+
+    def sample(s, parts, key):
+        return rings.read(layout, s, *rings.draw(layout, s, key))
+
+    return Source(
+        init=lambda example: rings.allocate(layout, example),
+        add=lambda s, transitions, ctx: rings.write(layout, s, transitions),
+        sample=sample,
+        size=lambda s: s.count,
+    )

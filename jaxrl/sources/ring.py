@@ -1,0 +1,357 @@
+"""A ring of transitions that stores each observation once; the ground under `uniform` and `prioritised`.
+
+Each environment is a column of `L` slots. A slot (a *node*) holds one observation and what was done there; the next
+observation of a node is the next node's. An episode's end therefore takes one node more, for its true last
+observation, and columns are written at their own pace:
+
+    slot      0     1     2     3     4     5     6     7
+    obs       o0    o1    o2    o3*   p0    p1    p2    (old)
+    mark      on    on    last  dead  on    on    dead  (old)
+                                                  ^ head: holds the newest next_obs, or is free after an episode's end
+
+A transition may be drawn where its mark is not `DEAD`. Nodes are overwritten from the head on, and whatever follows
+the newest transition is a dead node, so that no window crosses the head or an episode's end.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.core import BadInput, Batch, PyTree, unknown
+from jaxrl.sources import budget as room
+
+DEAD, ON, LAST = 0, 1, 2  # what a node is: not the start of a transition; one that goes on; an episode's last
+
+STORED = ("action", "reward", "discount")  # per node, beside the observation; `end` is in the mark
+
+
+class Ring(NamedTuple):
+    """The state: one pytree of arrays, updated in place where the loop donates it.
+
+    Fields:
+        nodes: obs, action, reward, discount, keep (by path) and mark int8, each [L, N, ...]; with frames also age
+            uint8 [L, N], steps since the episode began, up to frames - 1.
+        head: int32 [N], the slot to write next.
+        age: int32 [N], the same count as nodes' age for the observation at the head (unused without frames).
+        rows: int32 [], slots of a column that have ever been written, at most (draws stay below it).
+        count: int32 [], transitions held.
+    """
+
+    nodes: dict[str, PyTree]
+    head: jax.Array
+    age: jax.Array
+    rows: jax.Array
+    count: jax.Array
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a ring holds and how it is read.
+
+    Attributes:
+        capacity: slots over all columns. An endless task has that many transitions; each episode's end costs a slot.
+        batch: transitions (or sequences) in a batch.
+        n: steps summed into a reward before bootstrapping.
+        gamma: discount per step within the n; may be traced.
+        sequence: None, or the length of sequences to read instead of transitions.
+        frames: None, or the depth of observations that are stacks of frames along the last axis, newest last, an
+            episode's first frame repeated (as `frame_stack` makes them): only the newest is stored.
+        keep: further fields of a transition to store, by name or path ('memory', 'extras', 'info/context').
+        budget: bytes the ring may take; None allows half of what is free.
+    """
+
+    capacity: int
+    batch: int
+    n: int = 1
+    gamma: float | jax.Array = 0.99
+    sequence: int | None = None
+    frames: int | None = None
+    keep: tuple[str, ...] = ()
+    budget: int | None = None
+
+    def __post_init__(self):
+        for name in ("capacity", "batch", "n", "sequence", "frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"{name} is {value}; a replay needs at least 1.")
+        if self.batch > self.capacity:
+            raise BadInput(f"batch is {self.batch}, more than the capacity of {self.capacity}: lower batch.")
+        if self.sequence is not None and self.n > 1:
+            raise BadInput(f"n is {self.n} with sequences of {self.sequence}: choose one of n and sequence.")
+        if isinstance(self.gamma, float | int) and not 0 <= self.gamma <= 1:
+            raise BadInput(f"gamma is {self.gamma}; a discount is between 0 and 1.")
+        object.__setattr__(self, "keep", (self.keep,) if isinstance(self.keep, str) else tuple(self.keep))
+
+    @property
+    def depth(self) -> int:
+        return self.frames or 1
+
+
+# ------------------------------------------------------------------------------------------------------- allocation
+
+
+def shapes(layout: Layout, example: PyTree) -> dict[str, PyTree]:
+    """The ring's nodes as `ShapeDtypeStruct`s, from the shapes of one tick `[T, N, ...]`.
+
+    Raises:
+        BadInput: no transitions, a field to keep that they lack, an observation that is no stack of `frames`, or a
+            capacity that a single tick would overrun or an int32 cannot count.
+    """
+    if "end" not in (example or ()):
+        raise BadInput("a replay holds an environment's transitions, of which there are none: use dataset(...).")
+    time, envs = example["end"].shape
+    length = -(-layout.capacity // envs) + 1
+    least = 2 * time + layout.depth
+    if length < least:
+        raise BadInput(
+            f"capacity is {layout.capacity}, which ticks of {time} x {envs} steps overrun: "
+            f"at least {(least - 1) * envs} is needed."
+        )
+    if length * envs >= 2**31:
+        raise BadInput(f"capacity is {layout.capacity}, more than an int32 can count: at most {2**31 - 2 * envs}.")
+
+    def node(x):
+        return jax.ShapeDtypeStruct((length, envs, *x.shape[2:]), x.dtype)
+
+    chosen = {name: example[name] for name in STORED} | {"keep": {path: at(example, path) for path in layout.keep}}
+    nodes = jax.tree.map(node, chosen | {"obs": jax.eval_shape(lambda obs: newest(layout, obs), example["obs"])})
+    nodes["mark"] = jax.ShapeDtypeStruct((length, envs), jnp.int8)
+    if layout.frames:
+        nodes["age"] = jax.ShapeDtypeStruct((length, envs), jnp.uint8)
+    return nodes
+
+
+def allocate(layout: Layout, example: PyTree) -> Ring:
+    """An empty ring; raises `BadInput` with the figure before anything is allocated that exceeds the budget."""
+    nodes = shapes(layout, example)
+    room.require(room.footprint(nodes), layout.budget, f"a replay of capacity {layout.capacity}")
+    # Each counter has a buffer of its own: a shared one could not be donated.
+    column = lambda: jnp.zeros(nodes["mark"].shape[1], jnp.int32)
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), nodes)
+    return Ring(empty, column(), column(), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def at(transitions: Batch, path: str) -> PyTree:
+    """The field at a path such as 'info/context'."""
+    for name in path.split("/"):
+        if name not in transitions:
+            raise unknown("field to keep", name, transitions)
+        transitions = transitions[name]
+    return transitions
+
+
+def newest(layout: Layout, obs: PyTree) -> PyTree:
+    """The newest frame of each stack `[..., k * c]` -> `[..., c]`."""
+
+    def frame(x):
+        if x.shape[2:] == () or x.shape[-1] % layout.depth:
+            raise BadInput(f"frames is {layout.frames}, but an observation of shape {x.shape[2:]} is no such stack.")
+        return x[..., -(x.shape[-1] // layout.depth) :]
+
+    return jax.tree.map(frame, obs) if layout.frames else obs
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def write(layout: Layout, ring: Ring, transitions: Batch) -> Ring:
+    """Append one tick `[T, N, ...]` whose observations follow on from the tick before."""
+    length, envs = ring.nodes["mark"].shape
+    end = transitions["end"]
+    taken = 1 + end.astype(jnp.int32)
+    after = jnp.cumsum(taken, axis=0)
+    here = (ring.head + after - taken) % length
+    columns = jnp.arange(envs)
+    age, age_next, age_head = ages(layout, ring.age, end)
+
+    def put(x, rows, value):
+        return x.at[rows, columns].set(value.astype(x.dtype), unique_indices=True, mode="promise_in_bounds")
+
+    def place(nodes, rows, values):
+        return {
+            **nodes,
+            **{
+                name: jax.tree.map(lambda x, v: put(x, rows, v), nodes[name], values[name])
+                for name in values
+                if name in nodes
+            },
+        }
+
+    # What follows first: where the episode goes on, the next transition overwrites it with the same observation.
+    follows = {
+        "obs": newest(layout, transitions["next_obs"]),
+        "mark": jnp.full(end.shape, DEAD),
+        "age": age_next,
+    }
+    now = {
+        **{name: transitions[name] for name in STORED},
+        "obs": newest(layout, transitions["obs"]),
+        "keep": {path: at(transitions, path) for path in layout.keep},
+        "mark": jnp.where(end, LAST, ON),
+        "age": age,
+    }
+    rows = ahead(ring, 2 * end.shape[0] + 1)
+    touched = jnp.arange(rows.shape[0])[:, None] <= after[-1] - end[-1]
+    lost = (touched & (ring.nodes["mark"][rows, columns] != DEAD)).sum()
+    return Ring(
+        nodes=place(place(ring.nodes, (here + 1) % length, follows), here, now),
+        head=(ring.head + after[-1]) % length,
+        age=age_head,
+        rows=jnp.minimum(jnp.maximum(ring.rows, (ring.head + after[-1]).max() + 1), length),
+        count=ring.count + end.size - lost,
+    )
+
+
+def ahead(ring: Ring, width: int) -> jax.Array:
+    """The slots from each column's head on: int32 [width, N]."""
+    return (ring.head + jnp.arange(width)[:, None]) % ring.nodes["mark"].shape[0]
+
+
+def ages(layout: Layout, age: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Steps since the episode began, up to frames - 1: of obs [T, N], of next_obs [T, N], of what comes next [N]."""
+    most = layout.depth - 1
+    steps = jnp.arange(end.shape[0])[:, None]
+    began = jnp.concatenate([-age[None], jnp.where(end[:-1], steps[1:], -most)])
+    here = jnp.minimum(steps - jax.lax.cummax(began), most)
+    following = jnp.minimum(here + 1, most)
+    return here, following, jnp.where(end[-1], 0, following[-1])
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def drawable(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """bool, where the node starts a transition whose observation is still whole."""
+    mark = ring.nodes["mark"]
+    starts = mark[rows, columns] != DEAD
+    if not layout.frames:
+        return starts
+    # Nodes ahead of the head are the oldest. The head itself still holds old data where an episode has just ended.
+    ahead_by = (rows - ring.head[columns]) % mark.shape[0]
+    needed = ring.nodes["age"][rows, columns]
+    head_whole = mark[ring.head[columns], columns] != DEAD
+    return starts & ((needed < ahead_by) | ((needed == ahead_by) & head_whole))
+
+
+def draw(layout: Layout, ring: Ring, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`batch` slots, each uniform over all that are drawable: (rows, columns), int32 [B].
+
+    Whatever is not drawable (ends, the head, columns behind) is drawn again, which keeps the draw exact at a cost
+    that does not depend on the capacity. An empty ring gives slot 0, an empty node.
+    """
+    envs = ring.head.shape[0]
+
+    def again(carry):
+        key, slots, found = carry
+        key, key_draw = jax.random.split(key)
+        fresh = jax.random.randint(key_draw, (layout.batch,), 0, jnp.maximum(ring.rows * envs, 1))
+        slots = jnp.where(found, slots, fresh)
+        return key, slots, drawable(layout, ring, slots // envs, slots % envs)
+
+    def unfinished(carry):
+        return (ring.count > 0) & ~carry[2].all()
+
+    none = jnp.zeros(layout.batch, jnp.int32)
+    _, slots, _ = jax.lax.while_loop(unfinished, again, (key, none, none > 0))
+    return slots // envs, slots % envs
+
+
+def read(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) -> Batch:
+    """The batch that starts at these slots [B].
+
+    Returns:
+        obs, action, reward, discount, end, next_obs and the kept fields, each [B, ...]; index int32 [B], the flat
+        slot. With `sequence` each is [B, L, ...] but for index and a kept 'memory', which are the start's; weight
+        float32 [B, L] is 0 past the episode's end or the newest transition, where the last one is repeated.
+    """
+    nodes, (length, envs) = ring.nodes, ring.nodes["mark"].shape
+    span = layout.sequence or layout.n
+    rows, column = rows[:, None], columns[:, None]
+    mark = nodes["mark"][(rows + jnp.arange(span)) % length, column]
+    follows = jnp.cumprod(jnp.concatenate([jnp.ones_like(mark[:, :1]), mark[:, :-1] == ON], axis=1), axis=1) > 0
+    inside = follows & (mark != DEAD)
+    steps = jnp.maximum(inside.sum(axis=1, keepdims=True), 1)
+    # Positions past the last transition repeat it: nothing of another episode is ever looked at.
+    here = (rows + jnp.minimum(jnp.arange(span), steps - 1)) % length
+    field = lambda name: nodes[name][here, column]
+    index = rows[:, 0] * envs + columns
+
+    if layout.sequence:
+        obs = observation(layout, ring, (rows + jnp.minimum(jnp.arange(span + 1), steps)) % length, column)
+        batch = {
+            "obs": jax.tree.map(lambda x: x[:, :-1], obs),
+            "next_obs": jax.tree.map(lambda x: x[:, 1:], obs),
+            **{name: field(name) for name in STORED},
+            "end": field("mark") == LAST,
+            "weight": inside.astype(jnp.float32),
+            "index": index,
+        }
+        return kept(batch, nodes["keep"], rows, here, column)
+
+    edge = jnp.concatenate([rows, (rows + steps) % length], axis=1)
+    obs = observation(layout, ring, edge, column)
+    batch = {
+        "obs": jax.tree.map(lambda x: x[:, 0], obs),
+        "next_obs": jax.tree.map(lambda x: x[:, 1], obs),
+        "action": nodes["action"][rows[:, 0], columns],
+        "reward": discounted(layout, field("reward"), inside),
+        "discount": bootstrap(layout, field("discount"), inside),
+        "end": field("mark")[:, -1] == LAST,
+        "index": index,
+    }
+    return kept(batch, nodes["keep"], rows[:, 0], rows[:, 0], columns)
+
+
+def discounted(layout: Layout, reward: jax.Array, inside: jax.Array) -> jax.Array:
+    """sum_k gamma^k r_k over the steps inside: [B, n, ...] -> [B, ...]."""
+    weight = inside * jnp.asarray(layout.gamma, jnp.float32) ** jnp.arange(layout.n)
+    return (_along(weight, reward) * reward).sum(axis=1)
+
+
+def bootstrap(layout: Layout, discount: jax.Array, inside: jax.Array) -> jax.Array:
+    """gamma^(steps - 1) times the product of discounts inside: [B, n, ...] -> [B, ...].
+
+    The one gamma left out is the agent's own, in `reward + gamma * discount * V(next_obs)`.
+    """
+    total = jnp.where(_along(inside, discount), discount, 1).prod(axis=1)
+    factor = jnp.asarray(layout.gamma, jnp.float32) ** (inside.sum(axis=1) - 1)
+    return _along(factor, total) * total
+
+
+def observation(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) -> PyTree:
+    """Observations at slots [...], stacks rebuilt by index: the first frame again where the episode is younger."""
+    if not layout.frames:
+        return jax.tree.map(lambda x: x[rows, columns], ring.nodes["obs"])
+    back = jnp.arange(layout.depth)[::-1]
+    age = ring.nodes["age"][rows, columns].astype(jnp.int32)
+    rows = (rows[..., None] - jnp.minimum(back, age[..., None])) % ring.nodes["mark"].shape[0]
+
+    def stack(x):
+        frames = x[rows, columns[..., None]]  # [..., k, *shape]
+        frames = jnp.moveaxis(frames, rows.ndim - 1, -2)
+        return frames.reshape(*frames.shape[:-2], -1)
+
+    return jax.tree.map(stack, ring.nodes["obs"])
+
+
+def kept(batch: Batch, keep: dict[str, PyTree], start: jax.Array, rows: jax.Array, columns: jax.Array) -> Batch:
+    """The batch with each kept field at its path; of 'memory' only what the start began with."""
+    for path, field in keep.items():
+        if path.split("/")[0] == "memory":
+            value = jax.tree.map(lambda x: x[start.reshape(-1), columns.reshape(-1)], field)
+        else:
+            value = jax.tree.map(lambda x: x[rows, columns], field)
+        batch = _placed(batch, path.split("/"), value)
+    return batch
+
+
+def _placed(tree: dict, path: list[str], value: PyTree) -> dict:
+    name, *rest = path
+    return {**tree, name: _placed(tree.get(name, {}), rest, value) if rest else value}
+
+
+def _along(weight: jax.Array, x: jax.Array) -> jax.Array:
+    """`weight` with trailing axes until it broadcasts against x: a reward may be [..., agents]."""
+    return weight.reshape(weight.shape + (1,) * (x.ndim - weight.ndim))
