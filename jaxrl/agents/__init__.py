@@ -1,0 +1,14 @@
+"""Recipes, one file an algorithm: each module exports `Config` and `recipe(specs, config)`.
+
+The table holds names only, so that a command line can list and suggest agents without importing one.
+"""
+
+AGENTS = {
+    "sac": "jaxrl.agents.sac",
+    "ppo": "jaxrl.agents.ppo",
+    "dqn": "jaxrl.agents.dqn",
+    "stream_q": "jaxrl.agents.stream_q",
+    "stream_sarsa": "jaxrl.agents.stream_sarsa",
+    "stream_ac": "jaxrl.agents.stream_ac",
+    "stream_td": "jaxrl.agents.stream_td",
+}
