@@ -139,7 +139,11 @@ def _called(id: str, factory, settings: dict[str, Any]) -> Env:
 
 
 def check_env(env: Env, steps: int | None = None) -> list[str]:
-    """What is wrong with an environment, in readable sentences; empty where nothing is. See `envs.checks`."""
+    """What is wrong with an environment, in readable sentences; empty where nothing is.
+
+    Args:
+        steps: length of the trial run; None suits the environment's limit, 0 looks at shapes alone and compiles nothing.
+    """
     from envs.checks import findings
 
     return findings(env, steps)
