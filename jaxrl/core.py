@@ -23,7 +23,7 @@ Batch = dict[str, PyTree]  # transitions by field: 'obs', 'action', 'reward', 'd
 Metrics = dict[str, jax.Array]
 
 
-class BadInput(ValueError):
+class BadInput(ValueError):  # noqa: N818  (a word for people)
     """One sentence that names the field at fault and the remedy; the command line prints it and exits with 2."""
 
 
@@ -180,9 +180,7 @@ def batched(env: Env, num_envs: int, starts: int | Callable[[Parts, Key], PyTree
             return where(end, again, (inner, out.obs, state["keys"], episode))
 
         # Most steps end no episode: the branch spares them the cost of drawing starts.
-        inner, obs, keys, running = jax.lax.cond(
-            end.any(), restart, lambda: (inner, out.obs, state["keys"], episode)
-        )
+        inner, obs, keys, running = jax.lax.cond(end.any(), restart, lambda: (inner, out.obs, state["keys"], episode))
         out = out._replace(info={**out.info, "episode": episode})
         return {"env": inner, "bank": state["bank"], "episode": running, "keys": keys}, out, obs
 
@@ -213,7 +211,7 @@ class Ctx(NamedTuple):
 
     key: Key
     step: jax.Array
-    update: jax.Array = jnp.int32(0)  # noqa: RUF009
+    update: jax.Array = jnp.int32(0)
 
 
 # fn(live, frozen, batch, key) -> (scalar, metrics): gradient flows through `live` only; both are Parts.
@@ -521,8 +519,11 @@ def scoped(prefix: str, agent: Agent) -> Agent:
             inner, state, metrics = rule.update(here(parts), state, batch, ctx)
             return {**parts, **there(inner)}, state, metrics
 
-        return Rule(lambda parts: rule.init(here(parts)), update, *(tuple(there(dict.fromkeys(n))) for n in
-                                                                   (rule.reads, rule.writes)))
+        return Rule(
+            lambda parts: rule.init(here(parts)),
+            update,
+            *(tuple(there(dict.fromkeys(n))) for n in (rule.reads, rule.writes)),
+        )
 
     return Agent(
         init=lambda key: there(agent.init(key)),

@@ -161,13 +161,18 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
             batch = source.sample(held, parts, fold(key_sample, i))
             parts, rules, metrics = rule.update(parts, rules, batch, Ctx(fold(key_learn, i), run.step, number + i))
             held = held if source.note is None else source.note(held, batch, metrics)
-            total = jax.tree.map(lambda t, m: t + jnp.stack([jnp.where(jnp.isnan(m), 0, m), ~jnp.isnan(m)]), total,
-                                 average(metrics))
+            total = jax.tree.map(
+                lambda t, m: t + jnp.stack([jnp.where(jnp.isnan(m), 0, m), ~jnp.isnan(m)]), total, average(metrics)
+            )
             return parts, rules, held, total
 
         start = (run.parts, run.rules, run.source)
-        shapes = jax.eval_shape(lambda c: average(rule.update(*c[:2], source.sample(c[2], c[0], key_sample),
-                                                              Ctx(key_learn, run.step, number))[2]), start)
+        shapes = jax.eval_shape(
+            lambda c: average(
+                rule.update(*c[:2], source.sample(c[2], c[0], key_sample), Ctx(key_learn, run.step, number))[2]
+            ),
+            start,
+        )
         total = jax.tree.map(lambda m: jnp.zeros(2), shapes)
         count = ratio(run.parts, Ctx(fold(key_learn, -1), run.step, number)) if callable(ratio) else jnp.int32(ratio)
         if source.note is None:
@@ -225,7 +230,9 @@ def over_seeds(one: Loop, how: str | None = None) -> Loop:
         if how == "vmap":
             return jax.vmap(fn, in_axes=(axes, *[0 for _ in rest]), out_axes=(axes, 0))(run, *rest)
         out, other = jax.lax.map(
-            lambda one_run: (lambda r, m: (r._replace(step=()), m))(*fn(one_run[0]._replace(step=run.step), *one_run[1:])),
+            lambda one_run: (lambda r, m: (r._replace(step=()), m))(
+                *fn(one_run[0]._replace(step=run.step), *one_run[1:])
+            ),
             (run._replace(step=()), *rest),
         )
         return out, other
@@ -345,7 +352,14 @@ def evaluate(env: Env, agent: Agent, parts: Parts, key: Key, episodes: int = 8, 
         total, length = total + jnp.where(alive, reward, 0), length + alive
         return t + 1, state, out.obs, memory, total, length, alive & ~out.end
 
-    start = (jnp.int32(0), state, first.obs, memory, jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32),
-             jnp.ones(episodes, bool))
+    start = (
+        jnp.int32(0),
+        state,
+        first.obs,
+        memory,
+        jnp.zeros(episodes),
+        jnp.zeros(episodes, jnp.int32),
+        jnp.ones(episodes, bool),
+    )
     *_, total, length, _ = jax.lax.while_loop(lambda c: (c[0] < env.specs.limit) & c[-1].any(), step, start)
     return {"return": total, "length": length}

@@ -1,0 +1,46 @@
+"""What every recipe asks of its numbers and of the action space, each refusal one sentence."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxrl.core import BadInput, Box, Discrete
+
+
+def at_least(config: Any, **lowest: float) -> None:
+    """Raise `BadInput` for the first field below its lowest value. Traced values are left alone."""
+    for name, low in lowest.items():
+        value = getattr(config, name)
+        if isinstance(value, int | float) and not value >= low:
+            raise BadInput(f"{name} is {value}; it must be at least {low}.")
+
+
+def within(config: Any, **ranges: tuple[float, float]) -> None:
+    """Raise `BadInput` for the first field outside its closed range. Traced values are left alone."""
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise BadInput(f"{name} is {value}; it must lie between {low} and {high}.")
+
+
+def continuous(agent: str, action: Box | Discrete) -> int:
+    """The number of action dimensions of a Box of [-1, 1]; `BadInput` for any other space."""
+    if not isinstance(action, Box):
+        raise BadInput(
+            f"{agent} acts in continuous spaces, and this environment's actions are {action}: try dqn or ppo."
+        )
+    if len(action.shape) != 1:
+        raise BadInput(f"{agent} needs actions of one axis, not of shape {action.shape}: flatten them in a wrapper.")
+    if not (jnp.all(jnp.asarray(action.low) == -1) and jnp.all(jnp.asarray(action.high) == 1)):
+        raise BadInput(
+            f"{agent} acts in [-1, 1], and this environment in [{action.low}, {action.high}]: "
+            "wrap it in scale_action(env)."
+        )
+    return action.shape[0]
+
+
+def discrete(agent: str, action: Box | Discrete) -> int:
+    """The number of actions of a Discrete space; `BadInput` for any other."""
+    if not isinstance(action, Discrete):
+        raise BadInput(f"{agent} chooses among discrete actions, and this environment's are {action}: try sac or ppo.")
+    return action.n

@@ -1,0 +1,104 @@
+"""SAC: soft actor-critic with a learned temperature (Haarnoja et al. 2018a, 2018b).
+
+Twin critics with the minimum target, a tanh-normal actor, one update a step from uniform replay. The policy and its
+temperature share one sample and one backward pass. Not here: distributional or normalised critics, higher ratios.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.agents.common import at_least, continuous, within
+from jaxrl.core import Agent, Recipe, Specs, adam, mean, minimise, track
+from jaxrl.equations.distributions import tanh_normal_sample
+from jaxrl.equations.policies import soft_policy_loss, temperature_loss
+from jaxrl.equations.values import clipped_q_target
+from jaxrl.nets import MLP, ensemble, net
+from jaxrl.sources import uniform
+
+
+@dataclass(frozen=True)
+class Config:
+    """What SAC can be told; the defaults solve cartpole-swingup at an action repeat of 8."""
+
+    widths: tuple[int, ...] = (256, 256)  # hidden widths of actor and critics
+    lr: float = 1e-3  # Adam, for all three; the paper's is 3e-4
+    gamma: float = 0.99  # discount a step (not a frame)
+    tau: float = 0.01  # Polyak rate of the target critics; the paper's is 0.005
+    alpha: float = 1.0  # temperature at the start
+    target_entropy: float | None = None  # nats; None is minus the number of action dimensions
+    batch: int = 256  # transitions an update
+    capacity: int = 100_000  # transitions kept
+    warmup: int = 5_000  # frames of uniform actions before learning
+    num_envs: int = 1
+    ratio: int = 1  # updates a tick
+
+    def __post_init__(self):
+        at_least(self, lr=0, alpha=0, batch=1, capacity=1, warmup=0, num_envs=1, ratio=0)
+        within(self, gamma=(0, 1), tau=(0, 1))
+
+
+def build(specs: Specs, config: Config) -> Agent:
+    """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1]."""
+    dims = continuous("sac", specs.action)
+    obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
+    actor = net(MLP(config.widths, 2 * dims), obs)
+    critic = ensemble(net(MLP(config.widths, 1), obs, action), 2)
+    target_entropy = -float(dims) if config.target_entropy is None else config.target_entropy
+
+    def policy(parameters, obs):
+        """Mean and log standard deviation before the tanh, each [..., dims]; the latter kept within [-5, 2]."""
+        center, spread = jnp.split(actor.apply(parameters, obs), 2, axis=-1)
+        return center, -5 + 3.5 * (jnp.tanh(spread) + 1)
+
+    def sample(parameters, obs, key):
+        """A reparameterised action [B, dims] and its log-probability [B] for each observation [B]."""
+        center, log_std = policy(parameters, obs)
+        return jax.vmap(tanh_normal_sample)(jax.random.split(key, center.shape[0]), center, log_std)
+
+    def q(parameters, obs, action):
+        return critic.apply(parameters, obs, action)[..., 0]  # [2, B]
+
+    def critic_loss(live, frozen, batch, key):
+        action, log_prob = sample(frozen["actor"], batch["next_obs"], key)
+        q_next = q(frozen["target"], batch["next_obs"], action)
+        bonus = -jnp.exp(frozen["log_alpha"]) * log_prob
+        discount = config.gamma * batch["discount"]
+        target = jax.vmap(clipped_q_target, in_axes=(0, 0, 1, 0))(batch["reward"], discount, q_next, bonus)
+        error = q(live["critic"], batch["obs"], batch["action"]) - target
+        metrics = {"td_error": jnp.abs(error).mean(axis=0), "target": target}
+        return mean((0.5 * error**2).sum(axis=0), batch), metrics
+
+    def actor_loss(live, frozen, batch, key):
+        action, log_prob = sample(live["actor"], batch["obs"], key)
+        q_new = q(frozen["critic"], batch["obs"], action)
+        alpha = jnp.exp(frozen["log_alpha"])
+        policy_term = jax.vmap(soft_policy_loss, in_axes=(0, 1, None))(log_prob, q_new, alpha)
+        constant = jax.lax.stop_gradient(log_prob)  # the temperature does not push the policy
+        temperature_term = jax.vmap(lambda lp: temperature_loss(live["log_alpha"], lp, target_entropy))(constant)
+        return mean(policy_term + temperature_term, batch), {"entropy": -log_prob, "alpha": alpha}
+
+    def init(key):
+        key_actor, key_critic = jax.random.split(key)
+        critics = critic.init(key_critic)
+        log_alpha = jnp.log(jnp.float32(config.alpha))
+        target = jax.tree.map(jnp.copy, critics)  # not the same buffers: the run is donated
+        return {"actor": actor.init(key_actor), "critic": critics, "target": target, "log_alpha": log_alpha}
+
+    def act(parts, memory, obs, ctx, explore):
+        center, log_std = policy(parts["actor"], obs)
+        action = tanh_normal_sample(ctx.key, center, log_std)[0] if explore else jnp.tanh(center)
+        return action, memory, {}
+
+    rules = {
+        "critic": minimise(critic_loss, adam(config.lr), "critic", reads=("actor", "target", "log_alpha")),
+        "actor": minimise(actor_loss, adam(config.lr), ("actor", "log_alpha"), reads="critic"),
+        "target": track("critic", "target", config.tau),
+    }
+    return Agent(init, act, rules)
+
+
+def recipe(specs: Specs, config: Config) -> Recipe:
+    source = uniform(config.capacity, config.batch)
+    return Recipe(build(specs, config), source, num_envs=config.num_envs, ratio=config.ratio, warmup=config.warmup)

@@ -1,0 +1,49 @@
+"""The two families of action distributions, as functions of their parameters; actions of one environment."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+def normal_log_prob(
+    x: Float[Array, "dims"], mean: Float[Array, "dims"], log_std: Float[Array, "dims"]
+) -> Float[Array, ""]:
+    """log N(x; mean, std) of independent components, summed."""
+    z = (x - mean) * jnp.exp(-log_std)
+    return (-0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi)).sum()
+
+
+def normal_entropy(log_std: Float[Array, "dims"]) -> Float[Array, ""]:
+    """Entropy of independent normals in nats: sum of log std + log(2 pi e) / 2."""
+    return (log_std + 0.5 * jnp.log(2 * jnp.pi * jnp.e)).sum()
+
+
+def log_abs_det_tanh(u: Float[Array, "dims"]) -> Float[Array, ""]:
+    """log |d tanh(u) / du| = 2 (log 2 - u - softplus(-2u)), exact where 1 - tanh(u)^2 underflows."""
+    return (2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))).sum()
+
+
+def tanh_normal_sample(
+    key: PRNGKeyArray, mean: Float[Array, "dims"], log_std: Float[Array, "dims"]
+) -> tuple[Float[Array, "dims"], Float[Array, ""]]:
+    """a = tanh(u), u ~ N(mean, std), reparameterised, with log pi(a)  (Haarnoja et al. 2018a, appendix C)."""
+    u = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+    return jnp.tanh(u), normal_log_prob(u, mean, log_std) - log_abs_det_tanh(u)
+
+
+def categorical_log_prob(action: Int[Array, ""], logits: Float[Array, "actions"]) -> Float[Array, ""]:
+    """log softmax(logits)[action]."""
+    return jax.nn.log_softmax(logits)[action]
+
+
+def categorical_entropy(logits: Float[Array, "actions"]) -> Float[Array, ""]:
+    """Entropy of softmax(logits) in nats."""
+    log_probs = jax.nn.log_softmax(logits)
+    return -(jnp.exp(log_probs) * log_probs).sum()
+
+
+def epsilon_greedy(key: PRNGKeyArray, q: Float[Array, "actions"], epsilon: float | Float[Array, ""]) -> Int[Array, ""]:
+    """argmax q with probability 1 - epsilon, else uniform over all actions. Returns int32 []."""
+    key_explore, key_action = jax.random.split(key)
+    uniform = jax.random.randint(key_action, (), 0, q.shape[0], jnp.int32)
+    return jnp.where(jax.random.uniform(key_explore) < epsilon, uniform, q.argmax().astype(jnp.int32))
