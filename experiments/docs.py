@@ -1,0 +1,133 @@
+"""`python -m experiments.docs`: docs/papers.md and docs/performance.md, made from what has been recorded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[1] / "docs"
+MADE = "<!-- Made by `make docs`; edit the records, not this page. -->"
+
+PAPERS = """# Papers
+
+The papers behind jaxrl, in which form their idea is here, and whether its claim held when we tried it. A verdict is
+given by `python -m experiments.evidence pNNN --scale cpu` (or `gpu`): *supported*, *not supported* or *inconclusive*,
+from 95 % intervals over test seeds that no tuning has seen. It links to the record, with a figure beside it.
+*Built* has code and no verdict yet, *planned* has none.
+
+| # | name | title | form here | family | module | verdict | date |
+|---|---|---|---|---|---|---|---|
+"""
+
+AGENTS = """
+## The agents that papers build on
+
+What our own base agents must solve, judged in the same way.
+
+| claim | verdict | score | environment | date |
+|---|---|---|---|---|
+"""
+
+PERFORMANCE = """# Performance
+
+jaxrl beside its peers, both sides in one run, each pinned to one core, by CPU time, with compilation apart. A ratio is
+ours to theirs, above 1 where ours is better; low and high are its spread over repetitions. A goal is *reached* where
+the median is at least the goal. A peer that was not installed is reported as absent, and nothing is claimed about it.
+
+"""
+
+NO_BENCH = """No figures have been recorded yet. `make bench` measures what is installed and writes docs/results/bench/;
+`make bench-peers` installs the peers beforehand.
+"""
+
+BENCH_HEAD = """| what | ours | peer | ratio, median (low to high) | goal | outcome | device | commit |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def papers(listed: list[dict[str, Any]], records: list[dict[str, Any]]) -> str:
+    """docs/papers.md from docs/papers.json and the evidence records."""
+    best = {}
+    for record in sorted(records, key=lambda r: ("cpu", "gpu").index(r["scale"])):  # gpu, the larger, wins
+        best[record["id"]] = record
+    rows = [_paper(row, best.get(f"p{row['number']:03d}")) for row in listed]
+    ours = [_agent(record) for name, record in sorted(best.items()) if record["paper"] is None]
+    return f"{MADE}\n" + PAPERS + "".join(rows) + (AGENTS + "".join(ours) if ours else "")
+
+
+def _paper(row: dict[str, Any], record: dict[str, Any] | None) -> str:
+    module = row.get("module")
+    verdict = _verdict(record) if record else "built" if module else "planned"
+    code = f"[`{module}`](../{module})" if module else "planned"
+    date = record["date"] if record else ""
+    title = [f"{row['number']:03d}", row["short"], row["title"], row["form"], row["family"]]
+    return _row(*title, code, verdict, date)
+
+
+def _agent(record: dict[str, Any]) -> str:
+    arm = record["treated"]
+    score = f"{arm['iqm']:.4g} [{arm['low']:.4g}, {arm['high']:.4g}]"
+    return _row(record["claim"], _verdict(record), score, record["environment"], record["date"])
+
+
+def _verdict(record: dict[str, Any]) -> str:
+    where = f"results/evidence/{record['id']}-{record['scale']}.json"
+    return f"[{record['verdict']}]({where}) ({record['scale']}, {len(record['test_seeds'])} seeds)"
+
+
+def performance(records: list[dict[str, Any]]) -> str:
+    """docs/performance.md from the records of the bench."""
+    if not records:
+        return f"{MADE}\n" + PERFORMANCE + NO_BENCH
+    rows = "".join(_bench(record) for record in sorted(records, key=lambda r: r["name"]))
+    absent = sorted(record["name"] for record in records if _absent(record))
+    said = f"\nAbsent when measured, so not compared: {', '.join(absent)}.\n" if absent else ""
+    commands = "".join(f"\n    {command}" for command in sorted({record["command"] for record in records}))
+    return f"{MADE}\n" + PERFORMANCE + BENCH_HEAD + rows + said + f"\nMade by:\n{commands}\n"
+
+
+def _bench(record: dict[str, Any]) -> str:
+    goal = "" if record["goal"] is None else f"{record['goal']:g}"
+    if _absent(record):
+        ratio, outcome = "", "peer absent"
+    else:
+        ratio = f"{record['ratio_median']:.2f} ({record['ratio_low']:.2f} to {record['ratio_high']:.2f})"
+        outcome = "" if not goal else "reached" if record["ratio_median"] >= record["goal"] else "**missed**"
+    sides = (_side(record[name]) for name in ("ours", "peer"))
+    return _row(record["name"], *sides, ratio, goal, outcome, record["device"], record["commit"][:9])
+
+
+def _absent(record: dict[str, Any]) -> bool:
+    return record["ratio_median"] is None
+
+
+def _side(value: Any) -> str:
+    """A rate, in whatever detail the bench recorded it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_side(item)}" for name, item in value.items())
+    return "absent" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """Every record of a folder, a file holding one or a list of them; smoke and tuning runs are not for the tables."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        held = json.loads(path.read_text())
+        found += held if isinstance(held, list) else [held]
+    return [record for record in found if record.get("scale") != "smoke" and record.get("test_seeds") != []]
+
+
+def pages(docs: Path = DOCS) -> dict[str, str]:
+    """Each generated page's text, by file name."""
+    return {
+        "papers.md": papers(json.loads((docs / "papers.json").read_text()), records(docs / "results" / "evidence")),
+        "performance.md": performance(records(docs / "results" / "bench")),
+    }
+
+
+if __name__ == "__main__":
+    for name, text in pages().items():
+        (DOCS / name).write_text(text)

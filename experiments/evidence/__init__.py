@@ -1,0 +1,268 @@
+"""What a claim is, and when it holds.
+
+A claim names arms (functions that run something on given seeds and return a score a seed) and checks on the arms'
+scores. It is judged on test seeds that no tuning has seen. `python -m experiments.evidence ID --scale cpu` runs one.
+
+A paper's claim is one file here, `pNNN_name.py`; claims about the agents that papers build on are in `base_name.py`.
+Each such file exports `CLAIMS`. Nothing in it imports jax until an arm runs, so that names and mistakes in them cost
+no time.
+"""
+
+import importlib
+import math
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxrl.statistics import difference, interval, iqm
+
+Verdict = Literal["supported", "not supported", "inconclusive"]
+Scores = dict[str, NDArray]  # by arm: [seeds]
+
+
+class Outcome(NamedTuple):
+    """What an arm returns.
+
+    Fields: scores [seeds]; steps [points] and curve [seeds, points], the learning curve (NaN where nothing was
+    measured; both may be empty); compile_seconds, spent before anything ran.
+    """
+
+    scores: NDArray
+    steps: NDArray = np.zeros(0)
+    curve: NDArray = np.zeros((0, 0))
+    compile_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much to spend: frames of one run, how many of the claim's test seeds, points of the learning curve."""
+
+    steps: int
+    seeds: int
+    points: int = 20
+
+
+Arm = Callable[[Scale, tuple[int, ...]], Outcome]
+
+
+# ----------------------------------------------------------------------------------------------------------- checks
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: `effect` lies within [low, high] with 95 % confidence, beside what was asked for."""
+
+    check: str
+    verdict: Verdict
+    effect: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Better:
+    """The treated arm's IQM exceeds `factor` times the baseline's by more than `by`.
+
+    Supported where the interval of that difference lies above `by` (and, if `apart`, where moreover the two arms' own
+    intervals do not touch); not supported where it lies at or below `by`; inconclusive between.
+    """
+
+    treated: str
+    baseline: str
+    by: float = 0.0
+    factor: float = 1.0
+    apart: bool = False
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return (self.treated, self.baseline)
+
+    def judge(self, scores: Scores) -> Finding:
+        treated, baseline = scores[self.treated], self.factor * np.asarray(scores[self.baseline])
+        effect, low, high = difference(treated, baseline)
+        holds = low > self.by and (not self.apart or interval(treated)[0] > interval(baseline)[1])
+        scaled = self.baseline if self.factor == 1 else f"{self.factor:g} x {self.baseline}"
+        return Finding(f"{self.treated} - {scaled} > {self.by:g}", _verdict(holds, high <= self.by), effect, low, high)
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The arm's IQM is at least `level`: judged by where its interval lies. The effect is the IQM above the level."""
+
+    treated: str
+    level: float
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return (self.treated,)
+
+    def judge(self, scores: Scores) -> Finding:
+        effect, low, high = _above(scores[self.treated], self.level)
+        return Finding(f"{self.treated} >= {self.level:g}", _verdict(low >= 0, high < 0), effect, low, high)
+
+
+@dataclass(frozen=True)
+class OnMostSeeds:
+    """At least a `share` of the arm's seeds reach `level`: a count, so it is never inconclusive."""
+
+    treated: str
+    level: float
+    share: float = 0.9
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return (self.treated,)
+
+    def judge(self, scores: Scores) -> Finding:
+        values = np.asarray(scores[self.treated])
+        reached, needed = int((values >= self.level).sum()), math.ceil(self.share * len(values) - 1e-9)
+        check = f"{self.treated} >= {self.level:g} on at least {needed} of {len(values)} seeds (here {reached})"
+        return Finding(check, _verdict(reached >= needed, reached < needed), *_above(values, self.level))
+
+
+def _verdict(holds: bool, fails: bool) -> Verdict:
+    return "supported" if holds else "not supported" if fails else "inconclusive"
+
+
+def _above(scores: NDArray, level: float) -> tuple[float, float, float]:
+    low, high = interval(scores)
+    return float(iqm(scores)) - level, low - level, high - level
+
+
+# ----------------------------------------------------------------------------------------------------------- claims
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: who says what, how it is measured, and what would make it hold.
+
+    Attributes:
+        id: names the record; `pNNN` for a paper's.
+        claim: what is claimed, one sentence.
+        environment: where, with repeat, limits and deviations from the paper.
+        metric: what a score is, with its unit.
+        arms: what is run, by name.
+        checks: what must hold, the main one first; arms that no check names are only reported.
+        scales: by name, of `smoke` (seconds), `cpu` (minutes to about an hour), `gpu`.
+        paper: its number in docs/papers.json, or None.
+        expected: the size of the effect expected beforehand, in words.
+        test_seeds: judged by; a scale takes the first of them.
+        tuning_seeds: for choosing settings.
+
+    Raises:
+        BadInput: a test seed is a tuning seed, a scale asks for more seeds than there are, a check names no arm.
+    """
+
+    id: str
+    claim: str
+    environment: str
+    metric: str
+    arms: dict[str, Arm]
+    checks: tuple[Better | AtLeast | OnMostSeeds, ...]
+    scales: dict[str, Scale]
+    paper: int | None = None
+    expected: str = ""
+    test_seeds: tuple[int, ...] = field(default=tuple(range(10)))
+    tuning_seeds: tuple[int, ...] = field(default=tuple(range(100, 105)))
+
+    def __post_init__(self):
+        shared = sorted(set(self.test_seeds) & set(self.tuning_seeds))
+        if shared:
+            raise bad_input(f"claim {self.id}: test seed {shared[0]} is also a tuning seed; keep the two apart.")
+        if not self.checks:
+            raise bad_input(f"claim {self.id}: checks is empty, so nothing could make it fail.")
+        for check in self.checks:
+            for arm in check.arms:
+                if arm not in self.arms:
+                    raise unknown(f"arm in a check of claim {self.id}", arm, self.arms)
+        for name, scale in self.scales.items():
+            held = len(self.test_seeds)
+            if not 1 <= scale.seeds <= held:
+                raise bad_input(f"claim {self.id}: scale {name} asks for {scale.seeds} of the {held} test seeds.")
+
+
+def overall(findings: tuple[Finding, ...]) -> Verdict:
+    """A claim holds where all of its checks do, and does not where one of them does not."""
+    verdicts = {finding.verdict for finding in findings}
+    return next((v for v in ("not supported", "inconclusive") if v in verdicts), "supported")
+
+
+def claims() -> dict[str, Claim]:
+    """Every claim in this folder, by id."""
+    stems = sorted(m.name for m in pkgutil.iter_modules(__path__) if re.match(r"p\d{3}_|base_", m.name))
+    modules = [importlib.import_module(f"{__name__}.{stem}") for stem in stems]
+    return {claim.id: claim for module in modules for claim in module.CLAIMS}
+
+
+# ------------------------------------------------------------------------------------------------------- usual arms
+
+
+@dataclass(frozen=True)
+class TrainingReturn:
+    """A seed's score is the mean return of the training episodes that end after a share of the run."""
+
+    after: float = 0.5
+
+    def __str__(self):
+        return f"mean return of training episodes ending in the last {1 - self.after:.0%} of the run"
+
+
+@dataclass(frozen=True)
+class GreedyReturn:
+    """A seed's score is the IQM of the final policy's returns without exploration."""
+
+    episodes: int = 8
+
+    def __str__(self):
+        return f"IQM return of {self.episodes} greedy episodes of the final policy"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The usual arm: train a recipe in an environment by the one loop, all seeds in one program.
+
+    Attributes:
+        agent: a module of `jaxrl.agents`.
+        environment: an id for `envs.make`.
+        score: what to make of a run.
+        settings: fields of the agent's `Config`; a function is given the scale first.
+        repeat: action repeat.
+        layout: 'vmap' (seeds side by side: small agents, accelerators), 'map' (one after another), or None to choose by
+            backend.
+    """
+
+    agent: str
+    environment: str
+    score: TrainingReturn | GreedyReturn
+    settings: dict[str, Any] = field(default_factory=dict)
+    repeat: int = 1
+    layout: Literal["vmap", "map"] | None = None
+
+    def __call__(self, scale: Scale, seeds: tuple[int, ...]) -> Outcome:
+        import envs
+        from experiments.evidence.training import bounded, train
+
+        module = importlib.import_module(f"jaxrl.agents.{self.agent}")
+        env = bounded(envs.make(self.environment, repeat=self.repeat))
+        settings = {name: value(scale) if callable(value) else value for name, value in self.settings.items()}
+        return train(env, module.recipe(env.specs, module.Config(**settings)), self.score, scale, seeds, self.layout)
+
+
+# The core's sentences, imported where they are raised: the core imports jax.
+
+
+def bad_input(sentence: str) -> Exception:
+    from jaxrl.core import BadInput
+
+    return BadInput(sentence)
+
+
+def unknown(kind: str, name: str, known: Any) -> Exception:
+    from jaxrl import core
+
+    return core.unknown(kind, name, known)

@@ -1,0 +1,51 @@
+"""`python -m experiments.evidence [ID ...] --scale SCALE`: one verdict line a claim; all claims without an ID."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from experiments.evidence import claims, unknown
+
+SCALES = ("smoke", "cpu", "gpu")
+
+
+def main(argv: list[str] | None = None) -> int:
+    known = claims()
+    parser = argparse.ArgumentParser(prog="python -m experiments.evidence", description=__doc__)
+    parser.add_argument("id", nargs="*", help=f"what to judge: {', '.join(known)}; all of them if left out")
+    parser.add_argument("--scale", default="smoke", help="smoke (seconds), cpu (minutes to about an hour) or gpu")
+    parser.add_argument("--tune", action="store_true", help="run on the tuning seeds, which judge nothing")
+    parser.add_argument("--out", type=Path, help="folder for the record and the figure")
+    args = parser.parse_args(argv)
+    try:
+        chosen = [_chosen(known, name) for name in args.id] or list(known.values())
+        if args.scale not in SCALES:
+            raise unknown("scale", args.scale, SCALES)
+        return _judge(chosen, args)
+    except ValueError as bad:
+        from jaxrl.core import BadInput  # only now: the core imports jax
+
+        if not isinstance(bad, BadInput):
+            raise
+        print(bad, file=sys.stderr)
+        return 2
+
+
+def _chosen(known, name):
+    if name not in known:
+        raise unknown("claim", name, known)
+    return known[name]
+
+
+def _judge(chosen, args) -> int:
+    from experiments.evidence.runner import line, run
+
+    for claim in chosen:
+        # Without names, what has no such scale is passed over rather than refused.
+        if args.id or args.scale in claim.scales:
+            print(line(run(claim, args.scale, args.tune, args.out)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

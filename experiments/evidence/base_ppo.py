@@ -1,0 +1,38 @@
+"""PPO solves what it should, and a memory pays where observations hide something. Claims about our own base agent."""
+
+from experiments.evidence import Better, Claim, GreedyReturn, OnMostSeeds, Scale, Trained
+
+SCORE = GreedyReturn(episodes=16)
+MASKED = {"num_envs": 16, "unroll": 128, "lr": 1e-3, "decay_frames": lambda scale: scale.steps}
+
+CLAIMS = (
+    Claim(
+        id="ppo-cartpole",
+        claim="PPO reaches a return of 475 on CartPole within 500,000 steps.",
+        environment="cartpole: 500-step limit, no repeat",
+        metric=str(SCORE),
+        arms={"ppo": Trained("ppo", "cartpole", SCORE, {"decay_frames": lambda scale: scale.steps})},
+        checks=(OnMostSeeds("ppo", 475),),
+        scales={
+            "smoke": Scale(steps=8_192, seeds=2, points=4),
+            "cpu": Scale(steps=500_000, seeds=10),
+            "gpu": Scale(steps=500_000, seeds=10),
+        },
+    ),
+    Claim(
+        id="ppo-gru-cartpole-masked",
+        claim="Without velocities, PPO with a GRU reaches 3 times the return of PPO without memory at equal frames.",
+        environment="cartpole-masked: positions only, 500-step limit, no repeat",
+        metric=str(SCORE),
+        arms={
+            "gru": Trained("ppo", "cartpole-masked", SCORE, {**MASKED, "gru": 64}),
+            "memoryless": Trained("ppo", "cartpole-masked", SCORE, MASKED),
+        },
+        checks=(Better("gru", "memoryless", factor=3),),
+        scales={
+            "smoke": Scale(steps=8_192, seeds=2, points=4),
+            "cpu": Scale(steps=1_000_000, seeds=5),
+            "gpu": Scale(steps=2_000_000, seeds=10),
+        },
+    ),
+)

@@ -1,0 +1,188 @@
+"""Runs a claim: its arms on the seeds, the verdict, a JSON record and a figure beside it."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from experiments.evidence import Claim, Finding, Outcome, overall, unknown
+from jaxrl.statistics import interval, iqm
+
+ROOT = Path(__file__).parents[2]
+COMMITTED = ROOT / "docs" / "results" / "evidence"
+SCRATCH = ROOT / "runs" / "evidence"  # smoke and tuning runs: they show that a claim runs, not whether it holds
+
+
+def run(claim: Claim, scale: str, tune: bool = False, out: Path | None = None) -> dict[str, Any]:
+    """Run and judge a claim, write `ID-SCALE.json` and `ID-SCALE.png`, and return the record.
+
+    Args:
+        scale: a name among the claim's scales.
+        tune: use the tuning seeds; the record then lists no test seed.
+        out: the folder to write to; None is docs/results/evidence, or runs/evidence for smoke and tuning runs.
+
+    Raises:
+        BadInput: the claim has no such scale.
+    """
+    if scale not in claim.scales:
+        raise unknown(f"scale of {claim.id}", scale, claim.scales)
+    size = claim.scales[scale]
+    seeds = (claim.tuning_seeds if tune else claim.test_seeds)[: size.seeds]
+    began = time.perf_counter()
+    outcomes = {}
+    for name, arm in claim.arms.items():
+        start = time.perf_counter()
+        outcomes[name] = arm(size, seeds)
+        seconds = time.perf_counter() - start
+        print(f"{claim.id} {scale}, {name}: {_figures(outcomes[name].scores)} in {seconds:.1f} s", file=sys.stderr)
+    scores = {name: outcome.scores for name, outcome in outcomes.items()}
+    findings = tuple(check.judge(scores) for check in claim.checks)
+    record = {
+        "id": claim.id,
+        "paper": claim.paper,
+        "claim": claim.claim,
+        "verdict": overall(findings),
+        "scale": scale,
+        "test_seeds": [] if tune else list(seeds),
+        "tuning_seeds": list(claim.tuning_seeds),
+        "metric": claim.metric,
+        **headline(claim, findings, outcomes),
+        "expected": claim.expected,
+        "checks": [{"check": f.check, "verdict": f.verdict, **_numbers(f)} for f in findings],
+        "arms": {name: summary(outcome) for name, outcome in outcomes.items()},
+        "environment": claim.environment,
+        "steps": size.steps,
+        **provenance(),
+        "command": f"python -m experiments.evidence {claim.id} --scale {scale}{' --tune' if tune else ''}",
+        "compile_seconds": round(sum(outcome.compile_seconds for outcome in outcomes.values()), 2),
+        "wall_seconds": round(time.perf_counter() - began, 2),
+    }
+    folder = out or (SCRATCH if tune or scale == "smoke" else COMMITTED)
+    stem = f"{claim.id}-{scale}{'-tune' if tune else ''}"
+    write(folder / f"{stem}.json", record)
+    _draw(claim, record, outcomes, folder / f"{stem}.png")
+    return record
+
+
+def headline(claim: Claim, findings: tuple[Finding, ...], outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    """The main check's two sides and its effect; a level stands in for the baseline of a claim without one."""
+    check, found = claim.checks[0], findings[0]
+    side = lambda name: {"name": name, **_interval(outcomes[name].scores)}
+    level = getattr(check, "level", None)
+    baseline = side(check.baseline) if level is None else {"name": "threshold", "iqm": level}
+    return {"baseline": baseline, "treated": side(check.treated), **_numbers(found)}
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """An arm in the record: its IQM with interval, the score of each seed, the learning curve."""
+    curve = {"steps": [int(s) for s in outcome.steps], "curve": [[_rounded(x) for x in row] for row in outcome.curve]}
+    return {**_interval(outcome.scores), "scores": [_rounded(x) for x in outcome.scores], **curve}
+
+
+def provenance() -> dict[str, Any]:
+    """When, from which commit, on what device, with which versions."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "mujoco-mjx")
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+    return {"date": datetime.now(UTC).date().isoformat(), "commit": commit(), "device": device(), "versions": versions}
+
+
+def commit() -> str:
+    """The commit of the code, with `+changes` where the code in the tree differs from it."""
+    try:
+        git = lambda *args: subprocess.run(
+            ["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        code = ("jaxrl", "envs", "experiments", "pyproject.toml", "requirements.lock")
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", *code) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def device() -> str:
+    import jax
+
+    first = jax.devices()[0]
+    if first.platform == "cpu":
+        return f"cpu, {platform.machine()}, {os.cpu_count()} cores"
+    return f"{first.device_kind} x {jax.device_count()}"
+
+
+def line(record: dict[str, Any]) -> str:
+    """The verdict in one line: the main check's effect with its interval, and the first check that does not hold."""
+    seeds = f"{len(record['test_seeds'])} test seeds" if record["test_seeds"] else "tuning seeds"
+    checks = record["checks"]
+    failing = [check for check in checks if check["verdict"] != "supported"]
+    effect = f"{checks[0]['check']}: effect {_spread(record)}"
+    rest = f"{len(checks) - len(failing)} of {len(checks)} checks hold"
+    why = "".join(f"; {c['verdict']}: {c['check']}, effect {_spread(c)}" for c in failing[:1] if c is not checks[0])
+    remark = " A smoke run shows that the claim runs, not whether it holds." if record["scale"] == "smoke" else ""
+    return f"{record['id']}: {record['verdict']} ({record['scale']}, {seeds}). {effect}; {rest}{why}.{remark}"
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Publish the record whole or not at all; lists of numbers stay on one line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".json.part")
+    draft.write_text(_json(record) + "\n")
+    draft.replace(path)
+
+
+def _json(value: Any, indent: str = "") -> str:
+    if not isinstance(value, dict | list) or not value or _flat(value):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        items, ends = [f"{json.dumps(k)}: {_json(v, deeper)}" for k, v in value.items()], "{}"
+    else:
+        items, ends = [_json(v, deeper) for v in value], "[]"
+    return f"{ends[0]}\n{deeper}" + f",\n{deeper}".join(items) + f"\n{indent}{ends[1]}"
+
+
+def _flat(value: Any) -> bool:
+    return isinstance(value, list) and not any(isinstance(x, dict | list) for x in value)
+
+
+def _draw(claim: Claim, record: dict[str, Any], outcomes: dict[str, Outcome], path: Path) -> None:
+    try:
+        from experiments.evidence.plot import draw
+    except ModuleNotFoundError as missing:
+        print(f"no figure: {missing.name} is not installed (pip install jaxrl[plot]).", file=sys.stderr)
+        return
+    draw(claim, record["verdict"], record["scale"], outcomes, path)
+
+
+def _numbers(found: Finding) -> dict[str, float | None]:
+    return {name: _rounded(getattr(found, name)) for name in ("effect", "low", "high")}
+
+
+def _interval(scores) -> dict[str, float]:
+    low, high = interval(scores)
+    return {"iqm": _rounded(float(iqm(scores))), "low": _rounded(low), "high": _rounded(high)}
+
+
+def _figures(scores) -> str:
+    found = _interval(scores)
+    return f"IQM {found['iqm']:g} [{found['low']:g}, {found['high']:g}]"
+
+
+def _spread(found: dict[str, float]) -> str:
+    return f"{found['effect']:.4g} [{found['low']:.4g}, {found['high']:.4g}]"
+
+
+def _rounded(x: float) -> float | None:
+    """Six significant digits, and null for what JSON cannot say."""
+    return float(f"{x:.6g}") if math.isfinite(x) else None
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"

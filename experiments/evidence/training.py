@@ -1,0 +1,98 @@
+"""The usual arm of a claim: a recipe trained by `jaxrl.loop`, all seeds in one compiled program."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.core import scale_action
+from experiments.evidence import GreedyReturn, Outcome, Scale, TrainingReturn, bad_input
+from jaxrl.core import Box, Env, Parts, Recipe, stateless
+from jaxrl.loop import evaluate, loop, over_seeds
+from jaxrl.statistics import iqm
+
+
+def train(
+    env: Env,
+    recipe: Recipe,
+    score: TrainingReturn | GreedyReturn,
+    scale: Scale,
+    seeds: tuple[int, ...],
+    layout: str | None = None,
+) -> Outcome:
+    """Train each seed for `scale.steps` frames (rounded down to whole points of the curve) and score it."""
+    layout = layout or ("map" if jax.default_backend() == "cpu" else "vmap")
+    many = over_seeds(loop(env, counting(recipe)), layout)
+    ticks, points = _chunks(scale, many.frames)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+    init, seconds_init = compiled(many.init, keys)
+    run = init(keys)
+    chunk, seconds_chunk = compiled(lambda run: many.chunk(run, ticks), run, donate=True)
+    returns, counts = [], []
+    for _ in range(points):
+        run, metrics = chunk(run)
+        returns.append(np.asarray(metrics["episode/return"], np.float64))
+        counts.append(np.asarray(metrics["ended/episodes"], np.float64) * ticks)
+    returns, counts = np.stack(returns, 1), np.stack(counts, 1)  # [seeds, points]
+    steps = many.frames * ticks * np.arange(1, points + 1)
+    if isinstance(score, TrainingReturn):
+        scores, seconds_score = late_mean(returns, counts, score.after, seeds), 0.0
+    else:
+        scores, seconds_score = greedy(env, recipe, run.parts, keys, score.episodes, layout)
+    return Outcome(scores, steps, returns, seconds_init + seconds_chunk + seconds_score)
+
+
+def bounded(env: Env) -> Env:
+    """The environment with continuous actions in [-1, 1], where the agents act."""
+    return scale_action(env) if isinstance(env.specs.action, Box) else env
+
+
+def counting(recipe: Recipe) -> Recipe:
+    """The recipe with one more metric, how many episodes ended a tick, so that windows can be averaged by episode."""
+    count = stateless(lambda parts, batch, ctx: ({}, {"episodes": batch["end"].sum()}), writes=())
+    return replace(recipe, agent=replace(recipe.agent, observe={**recipe.agent.observe, "ended": count}))
+
+
+def late_mean(returns: NDArray, counts: NDArray, after: float, seeds: tuple[int, ...]) -> NDArray:
+    """Mean over the episodes of the points that begin after a share of the run: [seeds] from [seeds, points] twice.
+
+    Raises:
+        BadInput: a seed ended no episode there, by name.
+    """
+    late = slice(int(np.ceil(after * returns.shape[1])), None)
+    total, count = np.nansum(returns[:, late] * counts[:, late], axis=1), counts[:, late].sum(axis=1)
+    if (count == 0).any():
+        seed = seeds[int(np.argmin(count))]
+        raise bad_input(f"seed {seed} ended no episode in the part scored: lengthen the scale's steps.")
+    return total / count
+
+
+def greedy(env: Env, recipe: Recipe, parts: Parts, keys: jax.Array, episodes: int, layout: str):
+    """The IQM [seeds] over greedy episodes on the task's own starts, and the seconds of compiling."""
+
+    def play(parts, key):
+        return evaluate(env, recipe.agent, parts, jax.random.fold_in(key, 1), episodes)["return"]
+
+    each = jax.vmap(play) if layout == "vmap" else lambda parts, keys: jax.lax.map(lambda x: play(*x), (parts, keys))
+    run, seconds = compiled(each, parts, keys)
+    return iqm(np.asarray(run(parts, keys)), axis=1), seconds
+
+
+def compiled(fn: Callable, *args, donate: bool = False) -> tuple[Callable, float]:
+    """The function compiled ahead for these arguments, and the seconds that took."""
+    began = time.perf_counter()
+    ready = jax.jit(fn, donate_argnums=(0,) if donate else ()).lower(*args).compile()
+    return ready, time.perf_counter() - began
+
+
+def _chunks(scale: Scale, frames: int) -> tuple[int, int]:
+    """Ticks a point and the number of points, so that the run is as long as the scale allows and no longer."""
+    ticks = scale.steps // frames
+    if ticks < 2:
+        raise bad_input(f"a scale of {scale.steps} steps is shorter than two ticks of {frames} frames: lengthen it.")
+    points = min(scale.points, ticks)
+    return ticks // points, points
