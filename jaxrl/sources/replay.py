@@ -35,5 +35,5 @@ def uniform(
         init=lambda example: rings.allocate(layout, example),
         add=lambda s, transitions, ctx: rings.write(layout, s, transitions),
         sample=sample,
-        size=lambda s: s.count,
+        size=rings.held,
     )

@@ -36,14 +36,12 @@ class Ring(NamedTuple):
         head: int32 [N], the slot to write next.
         age: int32 [N], the same count as nodes' age for the observation at the head (unused without frames).
         rows: int32 [], slots of a column that have ever been written, at most (draws stay below it).
-        count: int32 [], transitions held.
     """
 
     nodes: dict[str, PyTree]
     head: jax.Array
     age: jax.Array
     rows: jax.Array
-    count: jax.Array
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,12 @@ def allocate(layout: Layout, example: PyTree) -> Ring:
     # Each counter has a buffer of its own: a shared one could not be donated.
     column = lambda: jnp.zeros(nodes["mark"].shape[1], jnp.int32)
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), nodes)
-    return Ring(empty, column(), column(), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    return Ring(empty, column(), column(), jnp.zeros((), jnp.int32))
+
+
+def held(ring: Ring) -> jax.Array:
+    """Transitions in the ring, int32 []; counted anew, which costs a pass over the marks."""
+    return (ring.nodes["mark"] != DEAD).sum(dtype=jnp.int32)
 
 
 def at(transitions: Batch, path: str) -> PyTree:
@@ -156,13 +159,19 @@ def newest(layout: Layout, obs: PyTree) -> PyTree:
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
+def places(ring: Ring, end: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Where a tick's transitions go: slots of obs [T, N], slots of next_obs [T, N], and the head after them [N]."""
+    length = ring.nodes["mark"].shape[0]
+    taken = 1 + end.astype(jnp.int32)
+    after = ring.head + jnp.cumsum(taken, axis=0)
+    return (after - taken) % length, (after - taken + 1) % length, after[-1]
+
+
 def write(layout: Layout, ring: Ring, transitions: Batch) -> Ring:
     """Append one tick `[T, N, ...]` whose observations follow on from the tick before."""
     length, envs = ring.nodes["mark"].shape
     end = transitions["end"]
-    taken = 1 + end.astype(jnp.int32)
-    after = jnp.cumsum(taken, axis=0)
-    here = (ring.head + after - taken) % length
+    here, following, head = places(ring, end)
     columns = jnp.arange(envs)
     age, age_next, age_head = ages(layout, ring.age, end)
 
@@ -170,43 +179,36 @@ def write(layout: Layout, ring: Ring, transitions: Batch) -> Ring:
         return x.at[rows, columns].set(value.astype(x.dtype), unique_indices=True, mode="promise_in_bounds")
 
     def place(nodes, rows, values):
+        values = {name: value for name, value in values.items() if name in nodes}
         return {
             **nodes,
-            **{
-                name: jax.tree.map(lambda x, v: put(x, rows, v), nodes[name], values[name])
-                for name in values
-                if name in nodes
-            },
+            **{name: jax.tree.map(lambda x, v: put(x, rows, v), nodes[name], value) for name, value in values.items()},
         }
 
     # What follows first: where the episode goes on, the next transition overwrites it with the same observation.
-    follows = {
-        "obs": newest(layout, transitions["next_obs"]),
-        "mark": jnp.full(end.shape, DEAD),
-        "age": age_next,
-    }
-    now = {
-        **{name: transitions[name] for name in STORED},
-        "obs": newest(layout, transitions["obs"]),
-        "keep": {path: at(transitions, path) for path in layout.keep},
-        "mark": jnp.where(end, LAST, ON),
-        "age": age,
-    }
-    rows = ahead(ring, 2 * end.shape[0] + 1)
-    touched = jnp.arange(rows.shape[0])[:, None] <= after[-1] - end[-1]
-    lost = (touched & (ring.nodes["mark"][rows, columns] != DEAD)).sum()
-    return Ring(
-        nodes=place(place(ring.nodes, (here + 1) % length, follows), here, now),
-        head=(ring.head + after[-1]) % length,
-        age=age_head,
-        rows=jnp.minimum(jnp.maximum(ring.rows, (ring.head + after[-1]).max() + 1), length),
-        count=ring.count + end.size - lost,
+    # Nothing is read from the nodes meanwhile: else XLA copies a whole ring to keep what it was.
+    nodes = place(
+        ring.nodes,
+        following,
+        {
+            "obs": newest(layout, transitions["next_obs"]),
+            "mark": jnp.full(end.shape, DEAD),
+            "age": age_next,
+        },
     )
-
-
-def ahead(ring: Ring, width: int) -> jax.Array:
-    """The slots from each column's head on: int32 [width, N]."""
-    return (ring.head + jnp.arange(width)[:, None]) % ring.nodes["mark"].shape[0]
+    nodes = place(
+        nodes,
+        here,
+        {
+            **{name: transitions[name] for name in STORED},
+            "obs": newest(layout, transitions["obs"]),
+            "keep": {path: at(transitions, path) for path in layout.keep},
+            "mark": jnp.where(end, LAST, ON),
+            "age": age,
+        },
+    )
+    rows = jnp.minimum(jnp.maximum(ring.rows, head.max() + 1), length)
+    return Ring(nodes, head % length, age_head, rows)
 
 
 def ages(layout: Layout, age: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -238,24 +240,34 @@ def drawable(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) ->
 def draw(layout: Layout, ring: Ring, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`batch` slots, each uniform over all that are drawable: (rows, columns), int32 [B].
 
-    Whatever is not drawable (ends, the head, columns behind) is drawn again, which keeps the draw exact at a cost
-    that does not depend on the capacity. An empty ring gives slot 0, an empty node.
+    They are the first `batch` drawable ones of a stream of uniform slots, which is exact at a cost that does not
+    depend on the capacity. The stream comes in lots with an eighth to spare, so that one lot mostly does. An empty
+    ring gives slot 0, an empty node.
     """
-    envs = ring.head.shape[0]
+    envs, size = ring.head.shape[0], layout.batch
+    lot = size + size // 8 + 1
 
-    def again(carry):
-        key, slots, found = carry
-        key, key_draw = jax.random.split(key)
-        fresh = jax.random.randint(key_draw, (layout.batch,), 0, jnp.maximum(ring.rows * envs, 1))
-        slots = jnp.where(found, slots, fresh)
-        return key, slots, drawable(layout, ring, slots // envs, slots % envs)
+    def more(carry):
+        turn, slots, found = carry
+        fresh = below(jax.random.fold_in(key, turn), lot, jnp.maximum(ring.rows * envs, 1))
+        good = (fresh >= 0) & drawable(layout, ring, fresh // envs, fresh % envs)
+        place = jnp.where(good, found + jnp.cumsum(good) - 1, size)
+        return turn + 1, slots.at[place].set(fresh, mode="drop"), found + good.sum()
 
     def unfinished(carry):
-        return (ring.count > 0) & ~carry[2].all()
+        return (ring.rows > 0) & (carry[2] < size)
 
-    none = jnp.zeros(layout.batch, jnp.int32)
-    _, slots, _ = jax.lax.while_loop(unfinished, again, (key, none, none > 0))
+    start = (jnp.int32(0), jnp.zeros(size, jnp.int32), jnp.int32(0))
+    _, slots, _ = jax.lax.while_loop(unfinished, more, start)
     return slots // envs, slots % envs
+
+
+def below(key: jax.Array, size: int, bound: jax.Array) -> jax.Array:
+    """Integers uniform on 0 .. bound - 1, without the bias of a remainder: int32 [size], -1 where none came of it."""
+    bits = jax.random.bits(key, (size,), jnp.uint32)
+    bound = bound.astype(jnp.uint32)
+    surplus = -bound % bound  # 2^32 mod bound: that many draws at the top would favour the first integers
+    return jnp.where(bits <= ~surplus, bits % bound, -1).astype(jnp.int32)
 
 
 def read(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) -> Batch:
