@@ -94,10 +94,11 @@ def scale_action(env: Env) -> Env:
     if not bool(jnp.isfinite(low).all() & jnp.isfinite(high).all()):
         raise BadInput(f"scale_action needs finite bounds; {env.name} has {box.low} to {box.high}.")
 
+    # Middle and half-width, so that bounds of [-1, 1] leave an action as it is, to the last bit.
+    middle, half = (low + high) / 2, (high - low) / 2
+
     def step(state, action):
-        # A convex combination, so that -1 and 1 are the bounds themselves, free of rounding.
-        share = (jnp.clip(action, -1, 1) + 1) / 2
-        return env.step(state, (1 - share) * low + share * high)
+        return env.step(state, jnp.clip(middle + half * action, low, high))
 
     return replace(env, step=step, specs=replace(env.specs, action=Box(box.shape, -1.0, 1.0, box.dtype)))
 

@@ -128,9 +128,13 @@ def _called(id: str, factory, settings: dict[str, Any]) -> Env:
     from jaxrl.core import BadInput, Env
 
     try:
-        inspect.signature(factory).bind(**settings)
+        signature = inspect.signature(factory)
+    except ValueError as error:
+        raise BadInput(f"environment '{id}': its factory has no signature: wrap it in a function.") from error
+    try:
+        signature.bind(**settings)
     except TypeError as error:
-        takes = ", ".join(inspect.signature(factory).parameters) or "nothing"
+        takes = ", ".join(signature.parameters) or "nothing"
         raise BadInput(f"environment '{id}': {error}; its factory takes {takes}.") from error
     env = factory(**settings)
     if not isinstance(env, Env):
@@ -142,7 +146,7 @@ def check_env(env: Env, steps: int | None = None) -> list[str]:
     """What is wrong with an environment, in readable sentences; empty where nothing is.
 
     Args:
-        steps: length of the trial run; None suits the environment's limit, 0 looks at shapes alone and compiles nothing.
+        steps: length of the trial; None suits the environment's limit, 0 looks at shapes alone and compiles nothing.
     """
     from envs.checks import findings
 
