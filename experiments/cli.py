@@ -1,0 +1,178 @@
+"""What the scripts share: names checked before anything heavy is imported, flags, one sentence for bad input.
+
+Nothing here imports jax at module level: `--help` and misspelt names answer at once.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from jaxrl.errors import BadInput, unknown
+
+T = TypeVar("T")
+
+
+def answer(main: Callable[[Sequence[str]], int]) -> None:
+    """Run a script's main: what the user can mend is one sentence on stderr and exit code 2."""
+    try:
+        code = main(sys.argv[1:])
+    except ValueError as error:
+        if type(error).__name__ != "BadInput":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("error: interrupted.", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def flags(kind: type[T], args: Sequence[str], program: str, description: str) -> T:
+    """The flags as a frozen dataclass. `--help` and values of a wrong type are answered by tyro.
+
+    Raises:
+        BadInput: a flag that does not exist, with the nearest that does.
+    """
+    import tyro
+
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            found, rest = tyro.cli(
+                kind, args=list(args), prog=f"python -m {program}", description=description, return_unknown_args=True
+            )
+    except SystemExit as end:
+        if end.code in (None, 0):
+            raise
+        raise BadInput(sentence(told.getvalue())) from None
+    if rest:
+        flag = next((word for word in rest if word.startswith("-")), rest[0]).split("=")[0]
+        near = difflib.get_close_matches(flag, spelled(kind), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise BadInput(f"unknown flag {flag}: python -m {program} --help lists those there are.{hint}")
+    return found
+
+
+def sentence(box: str) -> str:
+    """What tyro says in a box, as one line: its text up to the first rule."""
+    lines = re.findall(r"^│ (.*?) *│$", box, re.MULTILINE)
+    end = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
+    return " ".join(line.strip() for line in lines[:end]) or box.strip()
+
+
+def spelled(kind: Any, prefix: str = "--") -> list[str]:
+    """All flags of a dataclass and of those within it."""
+    found = []
+    for field in dataclasses.fields(kind):
+        name = NAMES.get(field.name, field.name).replace("_", "-")
+        inner = field.type if dataclasses.is_dataclass(field.type) else None
+        found += spelled(inner, f"{prefix}{name}.") if inner else [prefix + name]
+    return found
+
+
+NAMES = {"name": "agent"}  # fields whose flag is called otherwise
+
+
+def peek(args: Sequence[str], flag: str, default: str) -> str:
+    """The value of one flag, read before the parser is built from it."""
+    for i, word in enumerate(args):
+        if word == flag and i + 1 < len(args):
+            return args[i + 1]
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return default
+
+
+def check_agent(name: str) -> str:
+    """The module of an agent: from the table, or any 'package.module' that exports Config and recipe."""
+    from jaxrl.agents import AGENTS
+
+    if name in AGENTS:
+        return AGENTS[name]
+    if re.fullmatch(r"\w+(\.\w+)+", name):
+        return name
+    raise unknown("agent", name, AGENTS)
+
+
+def check_env(name: str) -> None:
+    """Raise `BadInput` where no environment has that name; 'module:factory' is looked up when it is made."""
+    from envs.registry import names
+
+    if ":" not in name and name not in names():
+        raise unknown("environment", name, names())
+
+
+def agent_module(name: str) -> ModuleType:
+    """The module of an agent.
+
+    Raises:
+        BadInput: it does not exist, or does not export `Config` and `recipe`.
+    """
+    target = check_agent(name)
+    try:
+        module = importlib.import_module(target)
+    except ModuleNotFoundError as error:
+        if error.name and (target == error.name or target.startswith(f"{error.name}.")):
+            raise BadInput(f"agent '{name}': there is no module '{error.name}' here to import.") from error
+        raise
+    for wanted in ("Config", "recipe"):
+        if not hasattr(module, wanted):
+            raise BadInput(f"agent '{name}': module {target} has no '{wanted}'; an agent exports Config and recipe.")
+    return module
+
+
+def compile_cache() -> None:
+    """Keep compiled programs between processes, in $JAXRL_CACHE or ~/.cache/jaxrl; every program, however small."""
+    import jax
+
+    folder = os.environ.get("JAXRL_CACHE") or str(Path.home() / ".cache" / "jaxrl")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def environment(name: str, repeat: int | None, tried: bool = False):
+    """(env, its action repeat): an environment by name, with continuous actions in [-1, 1], as agents expect them.
+
+    Args:
+        repeat: frames for which an action is held; None takes what the task is usually run with.
+        tried: it was looked at before. Otherwise what others wrote is stepped before it is trained on; our own tasks
+            are stepped by the tests, and only their shapes are looked at.
+
+    Raises:
+        BadInput: it cannot be made, or something is wrong with it.
+    """
+    import numpy as np
+
+    from envs import check, default_repeat, make
+    from envs.core import Box, scale_action
+    from envs.registry import TABLE
+
+    repeat = default_repeat(name) if repeat is None else repeat
+    env = make(name, repeat)
+    if not tried:
+        check(env, steps=0 if name in TABLE else None)
+    action = env.specs.action
+    unscaled = isinstance(action, Box) and not (np.all(action.low == -1) and np.all(action.high == 1))
+    return (scale_action(env) if unscaled else env), repeat
+
+
+@contextlib.contextmanager
+def quiet_stdout():
+    """What libraries print goes to stderr, so that stdout holds one JSON line."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def say_json(line: dict) -> None:
+    print(json.dumps(line), flush=True)

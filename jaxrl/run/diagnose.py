@@ -1,0 +1,116 @@
+"""Which rule made a part infinite or NaN, found by playing the run again from its last good state.
+
+A run is a function of its state, so nothing has to be recorded while it goes well: the bad chunk is played once more
+tick by tick, and the bad tick rule by rule.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.core import Batch, Ctx, Parts, PyTree, Rule, batched, fold
+from jaxrl.loop import LEARN, OBSERVE, REFRESH, SAMPLE, Run
+from jaxrl.run.checkpoint import is_key, leaves
+from jaxrl.run.programs import Many, finite
+
+
+class Finding(NamedTuple):
+    """part; rule that wrote it; step, the clock after the bad tick; batch that the rule was given; bad, the first
+    field of that batch which was not finite already, or None."""
+
+    part: str
+    rule: str
+    step: int
+    batch: Batch
+    bad: str | None
+
+
+def first_bad(verdict: Mapping[str, Any]) -> tuple[str, int] | None:
+    """(part, row of the seed) of the first part that is not finite."""
+    for name, good in verdict.items():
+        rows = np.atleast_1d(np.asarray(good))
+        if not rows.all():
+            return name, int(np.argmin(rows))
+    return None
+
+
+def one_seed(run: Run, row: int, many: bool) -> Run:
+    """The run of one seed out of many."""
+    if not many:
+        return run
+    return jax.tree.map(lambda x: x[row], run._replace(step=()))._replace(step=run.step)
+
+
+def diagnose(runs: Many, run: Run, ticks: int) -> Finding | None:
+    """Find the rule in a chunk of one seed that begins finite and ends otherwise; None where it does not."""
+    collect, learn, check = jax.jit(runs.one.collect), jax.jit(runs.one.learn), jax.jit(finite)
+    recipe = runs.recipe
+    if recipe.starts is not None:
+        envs = batched(runs.env, recipe.num_envs, recipe.starts)
+        run = run._replace(envs=envs.refresh(run.envs, run.parts, fold(fold(run.key, run.step), REFRESH)))
+    for _ in range(ticks):
+        ready, transitions = collect(run)
+        run, _ = learn(ready, transitions)
+        if first_bad(check(run.parts)):
+            return next(culprits(runs, ready, transitions), None)
+    return None
+
+
+def culprits(runs: Many, run: Run, transitions: Batch) -> Iterator[Finding]:
+    """One tick's learning, rule by rule, with the keys that the loop gives: each rule that leaves a part not finite."""
+    agent, source, frames = runs.recipe.agent, runs.recipe.source, runs.one.frames
+    began, step = run.step - frames, run.step
+    stream = lambda which: fold(fold(run.key, began), which)
+
+    ctx = Ctx(stream(OBSERVE), step, began // frames)
+    parts, _, _, found = yield from apply(agent.observe, run.parts, run.observe, transitions, ctx)
+    if found:
+        return
+    held = source.add(run.source, transitions, ctx)
+    number = began // frames * runs.one.updates
+    ratio = runs.recipe.ratio
+    count = ratio(parts, Ctx(fold(stream(LEARN), -1), step, number)) if callable(ratio) else ratio
+    states = run.rules
+    for i in range(int(count)):
+        batch = source.sample(held, parts, fold(stream(SAMPLE), i))
+        ctx = Ctx(fold(stream(LEARN), i), step, number + i)
+        parts, states, metrics, found = yield from apply(agent.rules, parts, states, batch, ctx)
+        if found:
+            return
+        held = held if source.note is None else source.note(held, batch, metrics)
+
+
+def apply(rules: Mapping[str, Rule], parts: Parts, states: PyTree, batch: Batch, ctx: Ctx):
+    """The rules in order, as `chain` runs them: yields a Finding and stops at the first that spoils a part."""
+    states, metrics = dict(states), {}
+    for i, (name, rule) in enumerate(rules.items()):
+        parts, states[name], found = jax.jit(rule.update)(
+            parts, states[name], batch, ctx._replace(key=fold(ctx.key, i))
+        )
+        metrics |= {f"{name}/{metric}": value for metric, value in found.items()}
+        bad = first_bad(finite(parts))
+        if bad:
+            yield Finding(bad[0], name, int(ctx.step), batch, spoilt(batch))
+            return parts, states, metrics, True
+    return parts, states, metrics, False
+
+
+def spoilt(batch: Batch) -> str | None:
+    """The first field of a batch with a number in it that is not finite."""
+    for name, leaf in leaves(batch).items():
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
+            return name
+    return None
+
+
+def dump(batch: Batch, path: Path) -> None:
+    """The batch as an .npz file, a field a leaf; keys as their data, 16-bit floats widened."""
+    plain = {}
+    for name, leaf in leaves(batch).items():
+        array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+        plain[name] = array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    np.savez(path, **plain)

@@ -1,0 +1,490 @@
+"""One run from beginning to end on the host: chunks, and between them what a host has to do.
+
+`execute` is a function of an environment, a recipe and a directory. It parses no flags and knows no names of agents.
+Between chunks, in this order: events that are due, the check that parts are finite, checkpoint, evaluation, the log of
+the chunk before, the progress bar. A checkpoint carries the metrics that are not logged yet, so a run that is continued
+logs what the uninterrupted one does.
+
+What a run answers: a dict (the last line on stdout). Raises `BadInput` for what the user can mend, `Diverged` where
+the learner's numbers are no longer finite.
+"""
+
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.core import BadInput, Env, Event, Metrics, Recipe
+from jaxrl.loop import Run, check_lengths
+from jaxrl.run import checkpoint
+from jaxrl.run.diagnose import Finding, diagnose, dump, first_bad, one_seed
+from jaxrl.run.directory import (
+    Damaged,
+    Home,
+    commit,
+    device,
+    differences,
+    locked,
+    sealed,
+    unsealed,
+    versions,
+    write,
+)
+from jaxrl.run.plot import curve
+from jaxrl.run.programs import Many, Programs, compiled, many
+from jaxrl.run.progress import Bar, say
+from jaxrl.run.sinks import Guarded, JsonLines, TensorBoard, Wandb, plain, read
+from jaxrl.sources.budget import human
+from jaxrl.statistics import interval, iqm
+
+
+class Diverged(RuntimeError):  # noqa: N818
+    """A part is no longer finite: one sentence that names part, rule, step and what was kept."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is run. None of it but seed, seeds and chunk has a say in the numbers.
+
+    Attributes:
+        steps: frames to train for, rounded up to whole chunks.
+        seed: of the first seed; the others count on from it.
+        seeds: how many are trained side by side.
+        chunk: frames between the host's turns; None chooses about a twentieth of the run, 1000 to 50000.
+        evaluate_episodes: of the policy without exploration, after each chunk, for each seed.
+        saving: largest share of the wall time spent on checkpoints; the last one is always written.
+        resume: continue what the directory holds; a directory without a checkpoint is started afresh.
+        wandb: record to Weights & Biases as well.
+        again: the command that continues this run, for README.txt.
+    """
+
+    steps: int = 100_000
+    seed: int = 0
+    seeds: int = 1
+    chunk: int | None = None
+    evaluate_episodes: int = 8
+    saving: float = 0.05
+    resume: bool = False
+    wandb: bool = False
+    again: str = ""
+
+    def __post_init__(self):
+        least = {"steps": 1, "seed": 0, "seeds": 1, "chunk": 1, "evaluate_episodes": 1, "saving": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                raise BadInput(f"{name} is {value}; it must be at least {low}.")
+
+
+class Position(NamedTuple):
+    """What stays right under a kill at any moment: a run, and its last chunk's metrics if they are not logged yet."""
+
+    run: Run
+    pending: dict[str, list[float | None]] | None
+
+
+@dataclass
+class Clock:
+    """Seconds so far, over all the processes that a run has had."""
+
+    wall: float = 0.0
+    compile: float = 0.0
+    train: float = 0.0
+    saving: float = 0.0
+    began: float = field(default_factory=time.perf_counter)
+
+    def stored(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self.began
+        return {"wall": self.wall + seconds, "compile": self.compile, "train": self.train, "saving": self.saving}
+
+
+def execute(
+    env: Env,
+    recipe: Recipe,
+    path: str | Path,
+    settings: Settings = Settings(),
+    about: dict[str, Any] | None = None,
+    events: tuple[Event, ...] = (),
+) -> dict[str, Any]:
+    """Train, or continue, the run in a directory.
+
+    Args:
+        about: JSON that names what is run (agent, environment, configuration). A run continues only with the same.
+
+    Returns:
+        The run's last line; `finished` is False where a signal stopped it, after it was saved.
+
+    Raises:
+        BadInput, Diverged: see the module.
+    """
+    home, runs = Home(Path(path)), many(env, recipe, settings.seed, settings.seeds)
+    with locked(home):
+        found = checkpoint.newest(home.checkpoints, say, set_aside=settings.resume)
+        if found and not settings.resume:
+            raise BadInput(f"run {home.path} already holds checkpoints: add --resume, or choose another --run.")
+        config = agreed(home, runs, settings, about or {}, events, found)
+        drive = Drive(home, runs, settings, config, events)
+        if found:
+            step = found[1]["step"]
+            if step > config["frames"]:
+                raise BadInput(f"steps is {settings.steps}, but this run is already at {step}: ask for at least that.")
+            if step == config["frames"] and (line := finished(home, step)):
+                say(f"{home.path} is finished at step {step:,}.")
+                return line
+            checkpoint.match(found[1], runs.shapes())
+        drive.announce()
+        write(home.config, sealed(config))
+        write(home.readme, readme(home, settings, config).encode())
+        return drive.go(found)
+
+
+# ------------------------------------------------------------------------------------------------- what was agreed
+
+
+def agreed(
+    home: Home, runs: Many, settings: Settings, about: dict, events: tuple[Event, ...], found: tuple[Path, dict] | None
+) -> dict:
+    """The configuration of this run: as asked for, with the chunk length of what is continued.
+
+    Raises:
+        BadInput: the run in the directory was made with something else, by name and both values.
+    """
+    stored = found[1]["config"] if found else None
+    chunk = settings.chunk or (stored["chunk"] if stored else chunk_length(runs.loop.frames, settings.steps, events))
+    config = {
+        "about": about,
+        "seed": settings.seed,
+        "seeds": settings.seeds,
+        "chunk": chunk,
+        "steps": settings.steps,
+        "frames": -(-settings.steps // chunk) * chunk,
+        "versions": versions(),
+        "device": device(),
+        "commit": commit(),
+        "again": settings.again,
+    }
+    check_lengths(runs.loop, config["frames"], chunk, events)
+    if stored:
+        same = lambda c: {**c["about"], **{name: c[name] for name in ("seed", "seeds", "chunk")}}
+        for name, mine, theirs in differences(same(config), same(stored)):
+            raise BadInput(
+                f"{name} is {mine}, but run {home.path} was made with {theirs}: give that, or choose another --run."
+            )
+        for name, mine, theirs in differences(
+            config["versions"] | {"device": config["device"]}, stored["versions"] | {"device": stored["device"]}
+        ):
+            say(f"{name} is {mine}, and was {theirs} when this run was saved: it continues, but not bit for bit.")
+        try:
+            unsealed(home.config)
+        except Damaged as error:
+            say(f"{error}; it is written anew from the checkpoint.")
+    return config
+
+
+def chunk_length(tick: int, steps: int, events: tuple[Event, ...] = ()) -> int:
+    """Frames a chunk: about a twentieth of the run, within 1000 and 50000, equal chunks, dividing events' periods."""
+    total = math.ceil(steps / tick)
+    ticks = max(1, round(min(max(steps / 20, 1000), 50_000) / tick))
+    if events:
+        common = math.gcd(*(event.period for event in events)) // tick
+        return tick * max((d for d in range(1, min(ticks, common) + 1) if common % d == 0), default=1)
+    return tick * math.ceil(total / math.ceil(total / ticks))
+
+
+def readme(home: Home, settings: Settings, config: dict) -> str:
+    again = settings.again or "call jaxrl.run.execute again with Settings(resume=True)"
+    return (
+        f"A jaxrl run of {config['frames']:,} frames. To continue it, or to see its last line again:\n\n    {again}\n"
+    )
+
+
+def finished(home: Home, step: int) -> dict | None:
+    """The stored last line of a run that ended at this step, if it is there and intact."""
+    try:
+        line = unsealed(home.result)
+    except Damaged:
+        return None
+    return line if line["steps"] == step else None
+
+
+# ---------------------------------------------------------------------------------------------------- from a to b
+
+
+class Drive:
+    """The host's side of one run. `go` is the loop; each of the other methods is one thing that a turn does."""
+
+    def __init__(self, home: Home, runs: Many, settings: Settings, config: dict, events: tuple[Event, ...]):
+        self.home, self.runs, self.settings, self.config, self.events = home, runs, settings, config, events
+        self.chunk, self.frames = config["chunk"], config["frames"]
+        self.clock, self.saved, self.scores = Clock(), -1, None
+        self.say: Callable[[str], None] = say
+
+    def announce(self) -> None:
+        """Sizes and rounding, before anything is allocated. Raises BadInput where the disk cannot hold a checkpoint."""
+        shapes = self.runs.shapes()
+        size = checkpoint.size(shapes)
+        replay = human(checkpoint.size(shapes.source))
+        say(f"The source takes {replay} of memory, a checkpoint {human(size)} on disk.")
+        free = shutil.disk_usage(self.home.path).free
+        if free < 2 * size:
+            raise BadInput(
+                f"run {self.home.path} has {human(free)} left on its disk, and two checkpoints need {human(2 * size)}: "
+                "lower the agent's capacity or choose another --run."
+            )
+        if self.frames != self.settings.steps:
+            say(f"{self.settings.steps:,} steps are rounded up to {self.frames:,}, whole chunks of {self.chunk:,}.")
+        if self.runs.env.specs.limit is None:
+            say(f"{self.runs.env.name} is endless: the policy is not evaluated, and the last line has no return.")
+
+    def go(self, found: tuple[Path, dict] | None) -> dict[str, Any]:
+        """The whole run."""
+        extra = found[1] if found else {}
+        if found:
+            seconds = extra["seconds"]
+            self.clock = Clock(seconds["wall"], seconds["compile"], seconds["train"], seconds["saving"])
+        say("Compiling ...")
+        programs = self.programs = compiled(
+            self.runs, self.chunk // self.runs.loop.frames, self.settings.evaluate_episodes, self.events, not found
+        )
+        self.clock.compile += programs.compile_seconds
+        at = self.start(found)
+        with ExitStack() as stack:
+            stop = stack.enter_context(stopping())
+            bar = stack.enter_context(Bar(self.frames, int(at.run.step), self.clock.compile))
+            self.say = bar.say
+            self.lines = Guarded(
+                "metrics.jsonl", lambda: JsonLines(self.home.metrics, extra.get("metrics"), self.say), self.say
+            )
+            self.sinks = [self.lines, *self.others()]
+            for sink in self.sinks:
+                stack.callback(sink.close)
+            try:
+                at = self.turns(at, programs, stop, bar)
+            except KeyboardInterrupt:
+                self.rescue(at)
+                raise
+        self.say = say
+        self.plot()
+        if int(at.run.step) < self.frames:
+            say(f"Stopped and saved at step {int(at.run.step):,}. To continue: {self.settings.again or 'resume'}")
+            return {"finished": False, "signal": stop.signal, "steps": int(at.run.step), "run": str(self.home.path)}
+        return self.finish(at)
+
+    def turns(self, at: Position, programs: Programs, stop: "Stop", bar: Bar) -> Position:
+        """Chunks until the end or a signal. A continued run first logs what its checkpoint had not logged yet."""
+        step = int(at.run.step)
+        if at.pending is not None:
+            at = self.log(at, bar)
+        while step < self.frames and not stop.signal:
+            began = time.perf_counter()
+            with jax.transfer_guard_device_to_host("disallow"):
+                run, metrics = jax.block_until_ready(programs.chunk(at.run))
+            step += self.chunk
+            run, found = self.happen(run, step)
+            self.healthy(run)
+            at = Position(run, self.table({**metrics, **found}))
+            self.clock.train += time.perf_counter() - began
+            if stop.signal or step == self.frames or self.affordable():
+                self.save(at)
+            if not stop.signal:
+                at = self.log(at, bar)
+        if stop.signal:
+            self.save(at)
+        return at
+
+    def start(self, found: tuple[Path, dict] | None) -> Position:
+        """The run in a checkpoint, or a fresh one."""
+        if found is None:
+            return Position(jax.block_until_ready(self.programs.init(self.runs.keys())), None)
+        self.saved = found[1]["step"]
+        return Position(checkpoint.load(*found, self.runs.shapes()), found[1]["pending"])
+
+    def others(self) -> list[Guarded]:
+        """The sinks beside metrics.jsonl."""
+        sinks = []
+        if find_spec("tensorboardX"):
+            sinks.append(Guarded("TensorBoard", lambda: TensorBoard(self.home.tensorboard), self.say))
+            sinks[-1].write(read(self.home.metrics))
+        if self.settings.wandb:
+            sinks.append(Guarded("wandb", lambda: Wandb(self.home.path, self.config), self.say))
+        return sinks
+
+    def happen(self, run: Run, step: int) -> tuple[Run, Metrics]:
+        """The events that are due at this step."""
+        found: Metrics = {}
+        for period, program in self.programs.events:
+            if step % period == 0:
+                run, metrics = program(run)
+                found |= metrics
+        return run, found
+
+    def table(self, metrics: Metrics) -> dict[str, list[float | None]]:
+        """Metrics on the host: a list of [seeds] numbers by name."""
+        return {
+            name: [plain(x) for x in np.atleast_1d(value).tolist()] for name, value in jax.device_get(metrics).items()
+        }
+
+    def healthy(self, run: Run) -> None:
+        """Raise `Diverged` where a part is not finite, once the rule that did it is found."""
+        bad = first_bad(self.programs.finite(run.parts))
+        if not bad:
+            return
+        part, row = bad
+        self.say(f"Part '{part}' is not finite: playing the run again to find the rule that did it ...")
+        seed = f" (seed {self.runs.seeds[row]})" if self.runs.batched else ""
+        good = checkpoint.newest(self.home.checkpoints, self.say)
+        kept = f"the last good checkpoint is {good[0]}" if good else "no checkpoint had been written"
+        finding = self.replay(good, row)
+        if finding is None:
+            blame = f"part '{part}' is not finite at step {int(run.step)}{seed}; it is written by {self.writers(part)}"
+            raise Diverged(f"{blame}, which did not happen again when played alone; {kept}.")
+        dump(finding.batch, self.home.batch)
+        cause = f", from a batch whose '{finding.bad}' was not finite already" if finding.bad else ""
+        remedy = "mend the environment or the source" if finding.bad else "lower its learning rate or bound its loss"
+        raise Diverged(
+            f"part '{finding.part}' is not finite at step {finding.step}{seed}: rule '{finding.rule}' wrote it{cause}; "
+            f"its batch is in {self.home.batch}, {kept}: {remedy}."
+        )
+
+    def writers(self, part: str) -> str:
+        agent = self.runs.recipe.agent
+        rules = {**agent.observe, **agent.rules}
+        return " and ".join(f"rule '{name}'" for name, rule in rules.items() if part in rule.writes) or "an event"
+
+    def replay(self, good: tuple[Path, dict] | None, row: int) -> Finding | None:
+        """From the last good state, chunk by chunk, to the one that goes wrong."""
+        run = self.start(good).run
+        while int(run.step) < self.frames:
+            before = jax.tree.map(jnp.copy, run)
+            run, _ = self.programs.chunk(run)
+            run, _ = self.happen(run, int(run.step))
+            if first_bad(self.programs.finite(run.parts)):
+                return diagnose(
+                    self.runs, one_seed(before, row, self.runs.batched), self.chunk // self.runs.loop.frames
+                )
+        return None
+
+    def affordable(self) -> bool:
+        """Would one more checkpoint keep within the share of the wall time that may go into them?"""
+        seconds = self.clock.stored()
+        last = getattr(self, "last_save", checkpoint.size(self.runs.shapes()) / 200e6 + 0.2)
+        return seconds["saving"] + last <= self.settings.saving * seconds["wall"]
+
+    def save(self, at: Position) -> None:
+        """A checkpoint of where the run is, unless it was just written."""
+        step = int(at.run.step)
+        if step == self.saved:
+            return
+        began = time.perf_counter()
+        mark = self.lines.sink.mark() if self.lines.sink else None
+        extra = {"pending": at.pending, "metrics": mark, "seconds": self.clock.stored(), "config": self.config}
+        checkpoint.save(self.home.checkpoints, at.run, extra)
+        self.saved, self.last_save = step, time.perf_counter() - began
+        self.clock.saving += self.last_save
+
+    def rescue(self, at: Position) -> None:
+        """Save after an interrupt that came in the middle of a turn, if the chunk had not taken the run apart."""
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(at.run)):
+            self.say("Interrupted inside a chunk: the run stays at its last checkpoint.")
+        else:
+            self.save(at)
+            self.say(f"Interrupted; saved at step {int(at.run.step):,}.")
+
+    def evaluate(self, run: Run) -> np.ndarray | None:
+        """Returns [seeds, episodes] of the policy without exploration."""
+        if self.programs.evaluate is None:
+            return None
+        scores = self.programs.evaluate(run.parts, self.runs.keys(), run.step)
+        return np.atleast_2d(np.asarray(scores["return"], np.float64))
+
+    def log(self, at: Position, bar: Bar) -> Position:
+        """Evaluate, write the rows of the chunk before, move the bar."""
+        step = int(at.run.step)
+        self.scores = self.evaluate(at.run)
+        rows = []
+        for i, seed in enumerate(self.runs.seeds):
+            score = {} if self.scores is None else {"evaluation/return": plain(self.scores[i].mean())}
+            rows.append({"step": step, "seed": seed, **{n: v[i] for n, v in at.pending.items()}, **score})
+        for sink in self.sinks:
+            sink.write(rows)
+        shown = None if self.scores is None else float(self.scores.mean())
+        bar.update(step, self.rate(step), shown)
+        return Position(at.run, None)
+
+    def rate(self, step: int) -> float:
+        """Frames (of the clock that all seeds share) a second of training: evaluation and the like apart."""
+        return step / max(self.clock.train, 1e-9)
+
+    def finish(self, at: Position) -> dict[str, Any]:
+        """The last line of the run, stored for whoever asks again."""
+        if self.scores is None:
+            self.scores = self.evaluate(at.run)
+        good = self.scores is not None and bool(np.isfinite(self.scores).all())
+        low, high = interval(self.scores) if good else (None, None)
+        seconds, step = self.clock.stored(), int(at.run.step)
+        line = {
+            "return_iqm": float(iqm(self.scores)) if good else None,
+            "return_low": low,
+            "return_high": high,
+            "steps": step,
+            "seeds": self.settings.seeds,
+            "wall_seconds": round(seconds["wall"], 3),
+            "compile_seconds": round(seconds["compile"], 3),
+            "steps_per_second": round(self.rate(step), 3),
+            "parameters_sha256": checkpoint.fingerprint(at.run.parts),
+            "finished": True,
+            "run": str(self.home.path),
+        }
+        write(self.home.result, sealed(line))
+        return line
+
+    def plot(self) -> None:
+        about = self.config["about"]
+        title = " on ".join(str(about[name]) for name in ("agent", "env") if name in about) or self.home.path.name
+        Guarded("curve.png", lambda: curve(read(self.home.metrics), self.home.curve, title), say)
+
+
+# --------------------------------------------------------------------------------------------------------- signals
+
+
+@dataclass
+class Stop:
+    """The signal that asked the run to stop, by name; '' while none has."""
+
+    signal: str = ""
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Note SIGTERM and the first SIGINT for the host's next turn; a second SIGINT interrupts at once.
+
+    Only the main thread may set handlers: elsewhere a run is stopped by whoever owns the process.
+    """
+    stop = Stop()
+
+    def note(number, frame):
+        if number == signal.SIGINT and stop.signal:
+            raise KeyboardInterrupt
+        stop.signal = signal.Signals(number).name
+        say(f"{stop.signal}: saving after this chunk.")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,113 @@
+"""The compiled programs of a run: each is lowered and compiled once, before the first chunk, and its time is known."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.core import Env, Event, Parts, PyTree, Recipe, fold
+from jaxrl.loop import Loop, Run, evaluate, loop, over_seeds
+
+EVALUATE = 0xE7A1  # folded into a seed's key: evaluation shares no randomness with training
+
+
+@dataclass(frozen=True)
+class Many:
+    """The loop over one or more seeds; with more than one, every field of its run but the clock leads with [seeds]."""
+
+    env: Env
+    recipe: Recipe
+    one: Loop
+    loop: Loop
+    seeds: tuple[int, ...]
+
+    @property
+    def batched(self) -> bool:
+        return len(self.seeds) > 1
+
+    def keys(self) -> jax.Array:
+        """The key of the one seed, or [seeds] of them."""
+        return (
+            jnp.stack([jax.random.key(seed) for seed in self.seeds]) if self.batched else jax.random.key(self.seeds[0])
+        )
+
+    def each(self, fn: Callable, *args: PyTree) -> PyTree:
+        """`fn` of one seed over all seeds: one after another where cores are few, side by side on accelerators."""
+        if not self.batched:
+            return fn(*args)
+        return jax.lax.map(lambda x: fn(*x), args) if jax.default_backend() == "cpu" else jax.vmap(fn)(*args)
+
+    def shapes(self) -> Run:
+        return jax.eval_shape(self.loop.init, self.keys())
+
+
+def many(env: Env, recipe: Recipe, seed: int, seeds: int) -> Many:
+    one = loop(env, recipe)
+    return Many(env, recipe, one, one if seeds == 1 else over_seeds(one), tuple(range(seed, seed + seeds)))
+
+
+def finite(parts: Parts) -> dict[str, jax.Array]:
+    """bool [] for each part: every number in it is finite."""
+    inexact = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)
+    return {
+        name: jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(part) if inexact(x)] or [True]))
+        for name, part in parts.items()
+    }
+
+
+@dataclass(frozen=True)
+class Programs:
+    """`chunk(run)` donates its run; `events` are (period, program); `evaluate` is None where an episode never ends."""
+
+    init: Callable[[jax.Array], Run]
+    chunk: Callable[[Run], tuple[Run, PyTree]]
+    finite: Callable[[Parts], dict[str, jax.Array]]
+    evaluate: Callable[[Parts, jax.Array], PyTree] | None
+    events: tuple[tuple[int, Callable[[Run], tuple[Run, PyTree]]], ...]
+    compile_seconds: float
+
+
+def compiled(runs: Many, ticks: int, episodes: int, events: tuple[Event, ...], fresh: bool) -> Programs:
+    """Everything that a run will call, compiled ahead; `init` only where the run is fresh."""
+    began = time.perf_counter()
+    shapes, keys = runs.shapes(), runs.keys()
+
+    def scores(parts: Parts, keys: jax.Array, step: jax.Array) -> PyTree:
+        play = lambda parts, key: evaluate(
+            runs.env, runs.recipe.agent, parts, fold(fold(key, EVALUATE), step), episodes
+        )
+        return runs.each(play, parts, keys)
+
+    def ahead(fn: Callable, *args: PyTree, **how: Any) -> Callable:
+        return jax.jit(fn, **how).lower(*args).compile()
+
+    return Programs(
+        init=ahead(runs.loop.init, keys) if fresh else jax.jit(runs.loop.init),
+        chunk=ahead(lambda run: runs.loop.chunk(run, ticks), shapes, donate_argnums=0),
+        finite=ahead(lambda parts: runs.each(finite, parts), shapes.parts),
+        evaluate=None if runs.env.specs.limit is None else ahead(scores, shapes.parts, keys, shapes.step),
+        events=tuple(
+            (event.period, ahead(happening(runs, event, i), shapes, donate_argnums=0)) for i, event in enumerate(events)
+        ),
+        compile_seconds=time.perf_counter() - began,
+    )
+
+
+def happening(runs: Many, event: Event, number: int) -> Callable[[Run], tuple[Run, PyTree]]:
+    """An event for all seeds, with the key that `jaxrl.loop.happen` gives it."""
+
+    def one(run: Run) -> tuple[Run, PyTree]:
+        return event.fn(run, fold(fold(run.key, run.step), 100 + number))
+
+    def apply(run: Run) -> tuple[Run, PyTree]:
+        if not runs.batched:
+            return one(run)
+        clock = run.step
+        inner = lambda run: (lambda after, metrics: (after._replace(step=()), metrics))(*one(run._replace(step=clock)))
+        after, metrics = runs.each(inner, run._replace(step=()))
+        return after._replace(step=clock), metrics
+
+    return apply

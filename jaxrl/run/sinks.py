@@ -1,0 +1,138 @@
+"""Where metrics go: JSON lines always, TensorBoard and Weights & Biases where asked for or installed.
+
+A sink has `write(rows)` and `close()`. One that fails says so once and is left alone: it never stops training.
+A row is `{'step': frames, 'seed': seed, 'part/quantity': number or None, ...}`; None stands for NaN.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+Row = dict[str, Any]
+Say = Callable[[str], None]
+
+
+class Sink(Protocol):
+    def write(self, rows: list[Row]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def plain(value: float) -> float | None:
+    """A number as JSON can hold it: None for NaN and the infinities."""
+    return float(value) if math.isfinite(value) else None
+
+
+class JsonLines:
+    """The metrics file. It knows the SHA-256 of what it holds, so that a checkpoint can say where to cut it."""
+
+    def __init__(self, path: Path, mark: dict | None, say: Say):
+        """Open at a checkpoint's `mark`, cutting off what was written after it; without one, start an empty file."""
+        mark = mark or {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+        kept = path.read_bytes()[: mark["bytes"]] if path.exists() else b""
+        self.sha = hashlib.sha256(kept)
+        if self.sha.hexdigest() != mark["sha256"]:
+            say(f"{path} is not what the checkpoint recorded: some of its earlier rows were damaged, lost or edited.")
+        self.file = open(path, "ab")  # noqa: SIM115  (closed by close)
+        self.file.truncate(len(kept))
+        self.bytes = len(kept)
+
+    def mark(self) -> dict:
+        """What a checkpoint keeps: how many bytes there are and their SHA-256."""
+        return {"bytes": self.bytes, "sha256": self.sha.hexdigest()}
+
+    def write(self, rows: list[Row]) -> None:
+        data = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+        self.file.write(data)
+        self.file.flush()
+        self.sha.update(data)
+        self.bytes += len(data)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a metrics file; lines that are not rows are left out."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and {"step", "seed"} <= row.keys():
+            rows.append(row)
+    return rows
+
+
+class TensorBoard:
+    """Event files, one writer a seed. They are made anew from the metrics file when a run is continued."""
+
+    def __init__(self, folder: Path):
+        from tensorboardX import SummaryWriter
+
+        shutil.rmtree(folder, ignore_errors=True)
+        self.open = lambda seed: SummaryWriter(str(folder / f"seed-{seed}"))
+        self.writers: dict[int, Any] = {}
+
+    def write(self, rows: list[Row]) -> None:
+        for row in rows:
+            if row["seed"] not in self.writers:
+                self.writers[row["seed"]] = self.open(row["seed"])
+            for name, value in numbers(row):
+                self.writers[row["seed"]].add_scalar(name, value, row["step"])
+        for writer in self.writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        for writer in self.writers.values():
+            writer.close()
+
+
+class Wandb:
+    """Weights & Biases, one run for all seeds: `seed-0/critic/loss`, ..."""
+
+    def __init__(self, folder: Path, config: dict):
+        import wandb
+
+        # The directory's name is the run's: continuing it continues the same page.
+        self.run = wandb.init(project="jaxrl", id=folder.name, dir=str(folder), config=config, resume="allow")
+
+    def write(self, rows: list[Row]) -> None:
+        for row in rows:
+            named = {f"seed-{row['seed']}/{name}": value for name, value in numbers(row)}
+            self.run.log({"frames": row["step"], **named})
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def numbers(row: Row) -> Iterable[tuple[str, float]]:
+    return ((name, value) for name, value in row.items() if name not in ("step", "seed") and value is not None)
+
+
+class Guarded:
+    """A sink that may fail to open, to write or to close: the first failure is told, and the rest is silence."""
+
+    def __init__(self, name: str, make: Callable[[], Sink], say: Say):
+        self.name, self.say, self.sink = name, say, None
+        self.sink = self._try(make)
+
+    def _try(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except Exception as error:  # whatever a foreign library raises
+            self.say(f"{self.name} stopped recording ({type(error).__name__}: {error}); training goes on without it.")
+            self.sink = None
+
+    def write(self, rows: list[Row]) -> None:
+        if self.sink is not None:
+            self._try(lambda: self.sink.write(rows))
+
+    def close(self) -> None:
+        if self.sink is not None:
+            self._try(self.sink.close)
