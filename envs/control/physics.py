@@ -1,4 +1,4 @@
-"""What the control tasks share: models, the physics step, and the record that a task is built from.
+"""What the control tasks share: models, the physics step, planar kinematics, and the record a task is built from.
 
 Only positions, velocities and the solver's warm start pass from step to step. The rest of `mjx.Data` follows from
 these, and carrying it through a scan costs more than a third of a step.
@@ -14,8 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 
-from jaxrl.core import Box, Env, Key, PyTree, Specs, first
+from envs.core import time_limit
+from jaxrl.core import BadInput, Box, Env, Key, PyTree, Specs, first
 
 with contextlib.redirect_stdout(io.StringIO()):  # it announces a missing optional back end on stdout
     from mujoco import mjx
@@ -72,11 +74,64 @@ def step(model: Model, state: State, control: jax.Array, substeps: int = 1) -> S
     return jax.lax.scan(once, state, None, length=substeps)[0]
 
 
-class Clock(NamedTuple):
-    """A task's state and the control steps since its reset, int32 []."""
+class Planar(NamedTuple):
+    """The kinematics of a body that moves in the x-z plane, in closed form: what tasks observe after a step.
 
-    state: State
-    time: jax.Array
+    Each part of such a body has one absolute angle about +y, the sum of the hinges that lead to it, and the centre of
+    mass is a sum of constant arms turned by these angles. This spares a second pass through `mjx.kinematics`.
+
+    Fields: turns [bodies, nv], from qpos to angles; slide [nv], from qpos to the root's x (m); arms [bodies, 2], (x, z)
+    of each body's share in the centre of mass (m).
+    """
+
+    turns: np.ndarray
+    slide: np.ndarray
+    arms: np.ndarray
+
+
+def planar(c: mujoco.MjModel) -> Planar:
+    """The closed form of a model whose only moving tree is planar (bodies exclude the world).
+
+    Raises:
+        BadInput: a joint that leaves the plane, a slide that is not at the root, or a body that rests at an angle.
+    """
+    turns, slide = np.zeros((c.nbody, c.nv)), np.zeros(c.nv)
+    arms = np.zeros((c.nbody, 2))
+    share = c.body_subtreemass / c.body_subtreemass[1]
+    for body in range(1, c.nbody):
+        parent, own = c.body_parentid[body], c.body_mass[body] / c.body_subtreemass[1]
+        if not np.array_equal(c.body_quat[body], [1, 0, 0, 0]):
+            raise BadInput(f"body '{c.body(body).name}' rests at an angle: turn its geoms rather than its frame.")
+        turns[body] = turns[parent]
+        # With the joint at rest the body hangs from its parent by body_pos; the joint turns it about its own anchor.
+        anchor = np.zeros(3)
+        for joint in range(c.body_jntadr[body], c.body_jntadr[body] + c.body_jntnum[body]):
+            dof, axis = c.jnt_dofadr[joint], c.jnt_axis[joint]
+            if c.jnt_type[joint] == mujoco.mjtJoint.mjJNT_HINGE and abs(axis[1]) == 1:
+                turns[body, dof] += axis[1]
+                anchor = c.jnt_pos[joint]
+            elif c.jnt_type[joint] == mujoco.mjtJoint.mjJNT_SLIDE and parent == 0 and axis[1] == 0:
+                slide[dof] = axis[0]
+            else:
+                raise BadInput(f"joint '{c.joint(joint).name}' is neither a hinge about y nor a slide of the root.")
+        arms[parent] += share[body] * (c.body_pos[body] + anchor)[[0, 2]]
+        arms[body] += (own * c.body_ipos[body] - share[body] * anchor)[[0, 2]]
+    return Planar(*(np.float32(x) for x in (turns[1:], slide, arms[1:])))
+
+
+def angles(plane: Planar, qpos: jax.Array) -> jax.Array:
+    """Each body's absolute angle about +y, radians [bodies]."""
+    return plane.turns @ qpos
+
+
+def forward_speed(plane: Planar, state: State) -> jax.Array:
+    """The velocity along x of the centre of mass of the whole body, m/s []."""
+
+    def position(qpos):
+        angle = angles(plane, qpos)
+        return plane.slide @ qpos + jnp.cos(angle) @ plane.arms[:, 0] + jnp.sin(angle) @ plane.arms[:, 1]
+
+    return jax.jvp(position, (state.qpos,), (state.qvel,))[1]
 
 
 def environment(
@@ -100,12 +155,12 @@ def environment(
 
     def begin(key):
         state = reset(key)
-        return Clock(state, jnp.int32(0)), first(observe(state))
+        return state, first(observe(state))
 
-    def advance(clock, action):
-        state, time = step(model, clock.state, action, substeps), clock.time + 1
-        shown = first(observe(state))._replace(reward=reward(state, action), truncated=time >= limit)
-        return Clock(state, time), shown
+    def advance(state, action):
+        state = step(model, state, action, substeps)
+        return state, first(observe(state))._replace(reward=reward(state, action))
 
     observation = jax.eval_shape(lambda key: observe(reset(key)), jax.random.key(0))
-    return Env(begin, advance, Specs(observation, Box((model.c.nu,), -1.0, 1.0), limit=limit), name)
+    specs = Specs(observation, Box((model.c.nu,), -1.0, 1.0))
+    return time_limit(Env(begin, advance, specs, name), limit)
