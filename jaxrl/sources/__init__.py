@@ -1,7 +1,10 @@
 """Where batches come from: replays, rollouts, data sets, and mixtures of them."""
 
 from jaxrl.sources.budget import footprint, report
+from jaxrl.sources.dataset import dataset
+from jaxrl.sources.mix import mix
 from jaxrl.sources.onpolicy import latest, rollout
+from jaxrl.sources.prioritised import prioritised
 from jaxrl.sources.replay import uniform
 
-__all__ = ["footprint", "latest", "report", "rollout", "uniform"]
+__all__ = ["dataset", "footprint", "latest", "mix", "prioritised", "report", "rollout", "uniform"]

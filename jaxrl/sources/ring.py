@@ -237,6 +237,11 @@ def drawable(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) ->
     return starts & ((needed < ahead_by) | ((needed == ahead_by) & head_whole))
 
 
+def oldest(layout: Layout, ring: Ring) -> jax.Array:
+    """The slots from each column's head on whose stacks may reach behind it: int32 [frames, N]."""
+    return (ring.head + jnp.arange(layout.depth)[:, None]) % ring.nodes["mark"].shape[0]
+
+
 def draw(layout: Layout, ring: Ring, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`batch` slots, each uniform over all that are drawable: (rows, columns), int32 [B].
 

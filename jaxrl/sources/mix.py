@@ -1,0 +1,114 @@
+"""Several sources in one batch."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.core import BadInput, Batch, PyTree, Source, fold, unknown
+
+# Fields that say how a source sees its samples, and what they are for a source that says nothing.
+BOOKKEEPING = {"weight": 1, "index": 0}
+
+
+def mix(into: str, **named: Source) -> Source:
+    """Batches joined from named sources along the leading axis; new transitions go to the one called `into`.
+
+    `mix(into="online", online=uniform(10**6, 128), offline=dataset(data, 128))` draws half of each batch from either:
+    each source's own batch size is its share, and the order is that of the names. While a source is empty its share
+    is drawn from `into`. What an update learned is handed to each source for its own share (`note`).
+
+    A batch holds the fields that all sources share, `weight` and `index` where any has them (1 and 0 for the others),
+    and `source` int32 [B], the number of the source that each sample came from.
+
+    Raises:
+        BadInput: `into` names none of the sources; at trace time, a shared field whose shapes or dtypes differ.
+    """
+    if into not in named:
+        raise unknown("source of mix to add into", into, named)
+    order = list(named)
+    sizes: dict[str, int] = {}  # of each share; static, and known as soon as `sample` has been traced
+
+    def init(example):
+        return {name: source.init(example) for name, source in named.items()}
+
+    def add(s, transitions, ctx):
+        return {**s, into: named[into].add(s[into], transitions, ctx)}
+
+    def sample(s, parts, key):
+        draw = {name: (lambda key, name=name: named[name].sample(s[name], parts, key)) for name in order}
+        kinds = {name: jax.eval_shape(draw[name], key) for name in order}
+        sizes.update({name: _size(kind) for name, kind in kinds.items()})
+        dress = _dresser(kinds)
+
+        def stand_in(key, size):
+            """`size` samples from `into`, in as many draws as that takes."""
+            batches = [draw[into](fold(key, i)) for i in range(-(-size // sizes[into]))]
+            return jax.tree.map(lambda *xs: jnp.concatenate(xs)[:size], *batches)
+
+        def share(i, name):
+            key_share, size = fold(key, i), sizes[name]
+            own = lambda: dress(draw[name](key_share))
+            if name == into:
+                return {**own(), "source": jnp.full(size, i)}
+            some = named[name].size(s[name]) > 0
+            batch = jax.lax.cond(some, own, lambda: dress(stand_in(key_share, size)))
+            return {**batch, "source": jnp.full(size, jnp.where(some, i, order.index(into)))}
+
+        shares = [share(i, name) for i, name in enumerate(order)]
+        return jax.tree.map(lambda *xs: jnp.concatenate(xs), *shares)
+
+    def note(s, batch, metrics):
+        total, start, noted = _size(batch), 0, {}
+        for i, name in enumerate(order):
+            cut = lambda x, start=start, stop=start + sizes[name]: x[start:stop]
+            start += sizes[name]
+            noted[name] = s[name]
+            if named[name].note is None:
+                continue
+            own = jax.tree.map(cut, batch)
+            found = {key: cut(m) if jnp.shape(m)[:1] == (total,) else m for key, m in metrics.items()}
+            learn = lambda held, name=name, own=own, found=found: named[name].note(held, own, found)
+            # What stood in for an empty source is not its own, so nothing is learned about it.
+            noted[name] = (
+                learn(s[name])
+                if name == into
+                else jax.lax.cond(own["source"][0] == i, learn, lambda held: held, s[name])
+            )
+        return noted
+
+    def size(s):
+        return sum(source.size(s[name]) for name, source in named.items())
+
+    noting = any(source.note for source in named.values())
+    return Source(init, add, sample, size, note if noting else None)
+
+
+def _size(batch: PyTree) -> int:
+    return jax.tree.leaves(batch)[0].shape[0]
+
+
+def _dresser(kinds: dict[str, Batch]) -> Callable[[Batch], Batch]:
+    """A function that gives a batch of any of these sources the fields that they can all have."""
+    shared = [name for name in next(iter(kinds.values())) if all(name in kind for kind in kinds.values())]
+    filled = {name: kind[name] for kind in kinds.values() for name in BOOKKEEPING if name in kind}
+    if not shared:
+        raise BadInput(f"mixed sources {', '.join(kinds)} share no field: there is nothing to learn from all of them.")
+    for field in shared:
+        each = {
+            name: jax.tree.map(lambda x: (x.shape[1:], jnp.dtype(x.dtype).name), kind[field])
+            for name, kind in kinds.items()
+        }
+        (first, known), *others = each.items()
+        for name, kind in others:
+            if kind != known:
+                raise BadInput(
+                    f"field '{field}' of a mix is {kind} in '{name}' but {known} in '{first}': make them agree."
+                )
+
+    def dress(batch):
+        size = _size(batch)
+        fill = {name: jnp.full((size, *like.shape[1:]), BOOKKEEPING[name], like.dtype) for name, like in filled.items()}
+        return {**fill, **{name: batch[name] for name in {**fill, **dict.fromkeys(shared)} if name in batch}}
+
+    return dress
