@@ -5,7 +5,10 @@ from jaxtyping import Array, Float
 
 
 def ppo_surrogate(
-    log_prob: Float[Array, ""], log_prob_old: Float[Array, ""], advantage: Float[Array, ""], epsilon: float
+    log_prob: Float[Array, ""],
+    log_prob_old: Float[Array, ""],
+    advantage: Float[Array, ""],
+    epsilon: float | Float[Array, ""],
 ) -> Float[Array, ""]:
     """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), a loss  (Schulman et al. 2017, eq. 7)."""
     rho = jnp.exp(log_prob - log_prob_old)
@@ -13,7 +16,10 @@ def ppo_surrogate(
 
 
 def clipped_value_loss(
-    value: Float[Array, ""], value_old: Float[Array, ""], target: Float[Array, ""], epsilon: float | None
+    value: Float[Array, ""],
+    value_old: Float[Array, ""],
+    target: Float[Array, ""],
+    epsilon: float | Float[Array, ""] | None,
 ) -> Float[Array, ""]:
     """max[(v - R)^2, (v_old + clip(v - v_old, -eps, eps) - R)^2] / 2; the plain half square where eps is None."""
     plain = (value - target) ** 2
@@ -31,7 +37,7 @@ def soft_policy_loss(
 
 
 def temperature_loss(
-    log_alpha: Float[Array, ""], log_prob: Float[Array, ""], target_entropy: float
+    log_alpha: Float[Array, ""], log_prob: Float[Array, ""], target_entropy: float | Float[Array, ""]
 ) -> Float[Array, ""]:
     """-log_alpha (log pi + H_target): alpha rises where entropy is below its target.
 
