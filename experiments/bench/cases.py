@@ -1,0 +1,178 @@
+"""What is measured: for each case its sides, with equal settings, and the records made of them. Imports nothing heavy.
+
+`units` is the work of one window, chosen so that a window takes about a second or two on one core; a slower peer
+does less, because rates are compared.
+"""
+
+from dataclasses import dataclass, replace
+
+SIDES = "experiments.bench.sides"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One record: our side against a peer's.
+
+    Attributes:
+        goal: what `goal_of` should reach: the median ratio at least ('ratio'), or our figure at most ('ours').
+        figure: which figure of a compile case: 'cold' or 'warm'.
+    """
+
+    name: str
+    peer: str
+    goal: float | None = None
+    goal_of: str = "ratio"
+    figure: str = "each"
+    ours: str = "ours"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sides (name -> target and settings) that take turns, and the pairs that are reported.
+
+    Attributes:
+        kind: 'rate' (units a CPU second), 'compile' (CPU seconds in new processes), or 'figures' (counted, not timed).
+    """
+
+    unit: str
+    note: str
+    sides: dict[str, tuple[str, dict]]
+    pairs: tuple[Pair, ...]
+    kind: str = "rate"
+    repeats: int = 9
+
+
+def side(file: str, function: str, **settings) -> tuple[str, dict]:
+    return f"{SIDES}.{file}:{function}", settings
+
+
+def quick(case: Case) -> Case:
+    """The same case at a glance: windows a tenth as long, two turns. Its figures prove nothing."""
+
+    def shorter(settings):
+        units = settings.get("units")
+        return settings if units is None else {**settings, "units": max(units // 10, settings.get("least", 1))}
+
+    return replace(case, repeats=min(case.repeats, 2), sides={n: (t, shorter(s)) for n, (t, s) in case.sides.items()})
+
+
+# ------------------------------------------------------------------------------------------------------------ SAC
+
+SAC = {"widths": [256, 256], "batch": 256, "lr": 3e-4, "tau": 0.005, "capacity": 10_000, "warmup": 256}
+# Windows of at least the batch, so that the untimed first one fills it and passes the warm-up.
+SAC_SIZE = {"units": 600, "least": 300}
+SAC_OURS = {"agent": "sac", "env": "pendulum", "config": SAC, **SAC_SIZE}
+
+sac = Case(
+    "environment steps, an update each, a core-second",
+    "SAC on Pendulum, 2x256, batch 256, one update a step, capacity 10 000; `bare` repeats our update on one batch",
+    {
+        "ours": side("ours", "whole", **SAC_OURS),
+        "bare": side("ours", "bare", **SAC_OURS),
+        "brax": side("brax", "sac", **SAC, **SAC_SIZE),
+        "rejax": side("rejax", "sac", env="Pendulum-v1", **SAC, **SAC_SIZE),
+        "sbx": side("sbx", "sac", env="Pendulum-v1", **SAC, **SAC_SIZE),
+    },
+    (
+        Pair("sac-bare", "bare", 0.95),
+        Pair("sac-brax", "brax", 1.0),
+        Pair("sac-rejax", "rejax"),
+        Pair("sac-sbx", "sbx", 1.4),
+    ),
+)
+
+# ------------------------------------------------------------------------------------------------------------ PPO
+
+PPO = {"widths": [64, 64], "lr": 2.5e-4, "epochs": 4, "minibatches": 4, "num_envs": 4, "unroll": 128}
+PPO_TICK = PPO["num_envs"] * PPO["unroll"]
+PPO_OURS = {"agent": "ppo", "env": "cartpole", "config": PPO, "units": 400 * PPO_TICK, "least": 40 * PPO_TICK}
+PPO_REJAX = {"env": "CartPole-v1", "activation": "tanh", **PPO, "units": 400 * PPO_TICK, "least": 40 * PPO_TICK}
+
+ppo = Case(
+    "environment steps a core-second",
+    "PPO on CartPole, 4 environments of 128 steps, 4 epochs of 4 minibatches, 2x64 tanh",
+    {
+        "ours": side("ours", "whole", **PPO_OURS),
+        "rejax": side("rejax", "ppo", **PPO_REJAX),
+        "sbx": side("sbx", "ppo", env="CartPole-v1", **PPO, units=20 * PPO_TICK, least=2 * PPO_TICK),
+    },
+    (Pair("ppo-rejax", "rejax", 1.0), Pair("ppo-sbx", "sbx")),
+)
+
+ppo_compile = Case(
+    "core-seconds",
+    "trace and compilation of PPO's chunk on CartPole, imports and initialisation apart, with an empty cache (cold) "
+    "and a filled one (warm)",
+    {"ours": ppo.sides["ours"], "rejax": ppo.sides["rejax"]},
+    (
+        Pair("ppo-compile-cold", "rejax", 6.0, "ours", "cold"),
+        Pair("ppo-compile-warm", "rejax", 1.5, "ours", "warm"),
+    ),
+    kind="compile",
+    repeats=3,
+)
+
+# ------------------------------------------------------------------------------------------------------------ DQN
+
+DQN = {"widths": [64, 64], "lr": 1e-3, "batch": 128, "capacity": 10_000, "warmup": 256}
+DQN_PERIOD = 200  # updates between copies to the target
+DQN_SIZE = {"units": 5000, "least": 500}
+DQN_OURS = {"agent": "dqn", "env": "cartpole", "config": DQN | {"target_period": DQN_PERIOD}, **DQN_SIZE}
+DQN_PEER = {"env": "CartPole-v1", "target_every": DQN_PERIOD, **DQN}
+
+dqn = Case(
+    "environment steps, an update each, a core-second",
+    "DQN on CartPole, 2x64 ReLU, batch 128, one update a step, double targets (sbx: single), capacity 10 000",
+    {
+        "ours": side("ours", "whole", **DQN_OURS),
+        "rejax": side("rejax", "dqn", **DQN_PEER, **DQN_SIZE),
+        "sbx": side("sbx", "dqn", **DQN_PEER, units=1000, least=300),
+    },
+    (Pair("dqn-rejax", "rejax", 1.2), Pair("dqn-sbx", "sbx")),
+)
+
+# ------------------------------------------------------------------------------------------------------- stepping
+
+
+def stepping(env: str, model: str, brax: str, units: int, brax_units: int) -> Case:
+    """Random controls in 16 environments; the goal is to pay at most 15 % for rewards, observations and resets."""
+    ours = {"env": env, "model": model, "num_envs": 16, "starts": 16, "substeps": 1, "units": units, "least": 1000}
+    return Case(
+        "physics steps a core-second",
+        f"raw stepping of {env} in 16 environments: ours with observation, reward and automatic reset; `mjx.step` and "
+        f"C MuJoCo (its `rollout`, one thread) with the same model; brax's {brax} on its MJX pipeline",
+        {
+            "ours": side("stepping", "ours", **ours),
+            "bare": side("stepping", "bare", **ours),
+            "mujoco": side("stepping", "mujoco_c", **ours),
+            "brax": side("brax", "stepping", brax=brax, num_envs=16, units=brax_units, least=100),
+        },
+        (
+            Pair(f"step-{env}-bare", "bare", round(1 / 1.15, 3)),
+            Pair(f"step-{env}-mujoco", "mujoco"),
+            Pair(f"step-{env}-brax", "brax"),
+        ),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- memory
+
+REPLAY = {"agent": "sac", "env": "cartpole-swingup", "config": {"capacity": 100_000}}
+
+replay = Case(
+    "bytes",
+    "replay of 100 000 transitions of cartpole-swingup beside obs, action, reward, discount and end stored once",
+    {"ours": side("ours", "replay", **REPLAY)},
+    (Pair("replay-memory", "stored once", round(1 / 1.05, 3)),),
+    kind="figures",
+)
+
+CASES = {
+    "sac": sac,
+    "ppo": ppo,
+    "ppo-compile": ppo_compile,
+    "dqn": dqn,
+    "step-cartpole": stepping("cartpole-swingup", "cartpole", "inverted_pendulum", 30_000, 2000),
+    "step-cheetah": stepping("cheetah-run", "cheetah", "halfcheetah", 4000, 500),
+    "replay": replay,
+}

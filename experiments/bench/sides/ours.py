@@ -1,0 +1,95 @@
+"""Jaxrl: an agent's loop, its bare update, and the bytes of its replay."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+
+from envs.core import scale_action
+from envs.registry import make
+from experiments.bench.worker import Side
+from jaxrl.core import Box, Ctx, chain, fold
+from jaxrl.loop import loop
+
+
+def recipe_of(settings: dict):
+    """(environment, recipe) of `settings`: agent, env, config (fields of the agent's Config, which must exist)."""
+    env = make(settings["env"])
+    if isinstance(env.specs.action, Box):
+        env = scale_action(env)
+    module = importlib.import_module(f"jaxrl.agents.{settings['agent']}")
+    config = {name: tuple(x) if isinstance(x, list) else x for name, x in settings["config"].items()}
+    return env, module.recipe(env.specs, module.Config(**config))
+
+
+def learned(recipe) -> int:
+    """Numbers in the networks that rules descend a gradient for: no targets, temperatures or statistics."""
+    apart = ("target", "log_alpha", "norm")
+    return sum(
+        x.size
+        for name, part in recipe.agent.shapes.items()
+        if not name.startswith(apart)
+        for x in jax.tree.leaves(part)
+    )
+
+
+def whole(settings: dict) -> Side:
+    """The compiled loop: `settings['units']` environment steps a window."""
+    env, recipe = recipe_of(settings)
+    one = loop(env, recipe)
+    ticks = settings["units"] // one.frames
+    state = {"run": jax.jit(one.init)(jax.random.key(0))}
+
+    def compile():
+        lowered = jax.jit(one.chunk, static_argnums=1, donate_argnums=0).lower(state["run"], ticks)
+        state["chunk"] = lowered.compile()
+
+    def window():
+        state["run"], metrics = state["chunk"](state["run"])
+        jax.block_until_ready((state["run"].step, metrics))
+
+    return Side(ticks * one.frames, compile, window, lambda: finite(state["run"].parts), learned(recipe))
+
+
+def bare(settings: dict) -> Side:
+    """The agent's rules alone, over and over on one fixed batch: what the loop can at best reach."""
+    env, recipe = recipe_of(settings)
+    one = loop(env, recipe)
+    rule, count = chain(recipe.agent.rules), settings["units"]
+    ticks = max(recipe.warmup // one.frames, settings["config"]["batch"] // recipe.num_envs) + 1
+    run = jax.jit(lambda key: one.chunk(one.init(key), ticks)[0])(jax.random.key(0))
+    batch = jax.jit(recipe.source.sample)(run.source, run.parts, jax.random.key(1))
+    state = {"carry": jax.tree.map(jnp.copy, (run.parts, run.rules))}
+
+    def updates(carry, batch, key):
+        def once(carry, i):
+            parts, rules, _ = rule.update(*carry, batch, Ctx(fold(key, i), jnp.int32(0), i))
+            return (parts, rules), None
+
+        return jax.lax.scan(once, carry, jnp.arange(count))[0]
+
+    def compile():
+        jitted = jax.jit(updates, donate_argnums=0)
+        state["updates"] = jitted.lower(state["carry"], batch, jax.random.key(2)).compile()
+
+    def window():
+        state["carry"] = jax.block_until_ready(state["updates"](state["carry"], batch, jax.random.key(2)))
+
+    return Side(count, compile, window, lambda: finite(state["carry"][0]), learned(recipe))
+
+
+def replay(settings: dict) -> Side:
+    """Bytes of a replay beside those of what it holds, each thing once: obs, action, reward, discount, end."""
+    env, recipe = recipe_of(settings)
+    run = jax.eval_shape(loop(env, recipe).init, jax.random.key(0))
+    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(run.source))
+    action = env.specs.action
+    each = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(env.specs.observation))
+    each += int(jnp.prod(jnp.array(action.shape))) * jnp.dtype(action.dtype).itemsize + 4 + 4 + 1
+    figures = {"ours": held, "peer": each * settings["config"]["capacity"]}
+    nothing = lambda: None
+    return Side(1, nothing, nothing, lambda: True, figures=figures)
+
+
+def finite(tree) -> bool:
+    return all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact))
