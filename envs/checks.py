@@ -195,7 +195,7 @@ def _of_behaviour(env: Env, steps: int) -> Iterator[str]:
         yield f"an episode went on after specs.limit = {limit} steps: truncate it there, or wrap it in time_limit."
     if end.all() and limit != 1:
         yield "every episode ended at its first step: is a flag inverted? Where it is meant, specs.limit = 1 says so."
-    if seen["beyond"][0]:
+    if isinstance(env.specs.action, Box) and seen["beyond"][0]:
         yield "note: an action beyond its bounds acts as such: clip it in step, or wrap it in scale_action."
     if seen["alike"]:
         yield "note: reset shows the same observation for every key."
@@ -245,7 +245,7 @@ def _finite(tree: Any) -> jax.Array:
 
 
 def _differ(tree: Any) -> jax.Array:
-    """bool []: the first two of [N] differ in some finite number."""
+    """bool []: the first two of [N] are not the same."""
     return jnp.stack([(leaf[0] != leaf[1]).any() for leaf in jax.tree.leaves(tree)]).any()
 
 

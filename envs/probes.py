@@ -46,16 +46,17 @@ def probe(n: int, continuous: bool = False) -> Env:
         5: lambda obs, action: match(action, obs[0]),
     }[n]
     length = 2 if n == 3 else 1
+    mixed = n in (2, 5)
 
     def reset(key):
-        sign = jax.random.rademacher(key, (1,), jnp.float32)
-        obs = sign if n in (2, 5) else jnp.zeros(1)
+        obs = jax.random.rademacher(key, (1,), jnp.float32) if mixed else jnp.zeros(1)
         return obs, first(obs)
 
     def step(obs, action):
-        # Only probe 3 goes on: its observation is the stage. Elsewhere what follows the end is the same view.
+        # The stage, which only probe 3 gets beyond; the others end at once and go on showing what they showed.
         after = obs + 1 if n == 3 else obs
-        return after, TimeStep(after, reward(obs, action), after[0] >= length if n == 3 else jnp.bool_(True), _false())
+        over = after[0] >= length if n == 3 else jnp.bool_(True)
+        return after, TimeStep(after, reward(obs, action), over, jnp.bool_(False))
 
     return Env(reset, step, Specs(SCALAR, _action(continuous), limit=length), f"probe-{n}")
 
@@ -107,7 +108,7 @@ def random_walk(n: int = 5, limit: int = 1000) -> Env:
     def step(state, action):
         key, key_move = jax.random.split(state["key"])
         at = state["at"] + jax.random.rademacher(key_move, (), jnp.int32)
-        out = TimeStep(see(at), (at == n).astype(jnp.float32), (at < 0) | (at == n), _false())
+        out = TimeStep(see(at), (at == n).astype(jnp.float32), (at < 0) | (at == n), jnp.bool_(False))
         return {"at": at, "key": key}, out
 
     specs = Specs(jax.ShapeDtypeStruct((n,), jnp.float32), Discrete(1))
@@ -118,7 +119,8 @@ def drifting_series(lags: int = 8, regime: int = 2_000, noise: float = 0.05, lim
     """A noisy wave to be predicted, whose level, amplitude and period change at once every `regime` steps.
 
     The reward is the next value of the series, so that a value function is a forecast of its discounted sum; actions
-    do nothing. The observation is the last `lags` values, float32 [lags], newest last. `info['regime']` counts changes.
+    do nothing. The observation is the last `lags` values, float32 [lags], newest last. `info['regime']` is the
+    regime that the newest value came from, int32 [].
 
     Args:
         noise: standard deviation added to each value.
@@ -127,31 +129,29 @@ def drifting_series(lags: int = 8, regime: int = 2_000, noise: float = 0.05, lim
     if lags < 1 or regime < 1:
         raise BadInput(f"lags is {lags} and regime {regime} in drifting_series; both are at least 1.")
 
-    def value(state):
-        """The next value of the series, and the phase that it moves on to."""
+    def push(state):
+        """The state with the next value in its window."""
         key_wave, key_noise = jax.random.split(state["key"])
         wave = jax.random.uniform(jax.random.fold_in(key_wave, state["t"] // regime), (3,))
         level, amplitude, period = 4 * wave[0] - 2, 0.5 + wave[1], 8 + 24 * wave[2]
         phase = (state["phase"] + 2 * jnp.pi / period) % (2 * jnp.pi)
-        return level + amplitude * jnp.sin(phase) + noise * jax.random.normal(
-            jax.random.fold_in(key_noise, state["t"])
-        ), phase
+        error = noise * jax.random.normal(jax.random.fold_in(key_noise, state["t"]))
+        window = jnp.append(state["window"][1:], level + amplitude * jnp.sin(phase) + error)
+        return {**state, "t": state["t"] + 1, "phase": phase, "window": window}
 
-    def push(state):
-        x, phase = value(state)
-        window = jnp.append(state["window"][1:], x)
-        return {**state, "t": state["t"] + 1, "phase": phase, "window": window}, x
+    def info(state):
+        return {"regime": (state["t"] - 1) // regime}
 
     def reset(key):
         state = {"key": key, "t": jnp.int32(0), "phase": jnp.float32(0), "window": jnp.zeros(lags)}
         # Filled by the series itself: an observation of zeros would be one that never comes again.
-        state = jax.lax.fori_loop(0, lags, lambda _, state: push(state)[0], state)
-        return state, first(state["window"], {"regime": state["t"] // regime})
+        state = jax.lax.fori_loop(0, lags, lambda _, state: push(state), state)
+        return state, first(state["window"], info(state))
 
     def step(state, action):
-        state, x = push(state)
-        out = TimeStep(state["window"], x, _false(), _false(), {"regime": state["t"] // regime})
-        return state, out
+        state = push(state)
+        window = state["window"]
+        return state, TimeStep(window, window[-1], jnp.bool_(False), jnp.bool_(False), info(state))
 
     env = Env(reset, step, Specs(jax.ShapeDtypeStruct((lags,), jnp.float32), Discrete(1)), "drifting-series")
     return env if limit is None else time_limit(env, limit)
@@ -159,10 +159,6 @@ def drifting_series(lags: int = 8, regime: int = 2_000, noise: float = 0.05, lim
 
 def _action(continuous: bool) -> Box | Discrete:
     return Box((1,)) if continuous else Discrete(2)
-
-
-def _false() -> jax.Array:
-    return jnp.bool_(False)
 
 
 def _same(action: jax.Array, best: jax.Array) -> jax.Array:

@@ -244,6 +244,7 @@ def test_a_limit_of_four_is_worth_ten_where_it_truncates_and_3439_where_it_termi
         onward = ~out.terminated * out.obs[:, 0]
         values = np.linalg.solve(np.eye(4) - 0.9 * onward, out.reward[:, 0])
         np.testing.assert_allclose(values[0], value, rtol=1e-5)
+        assert out.truncated[:, 0].tolist() == [False] * 3 + [not terminates]
 
 
 # --------------------------------------------------------------------------------------------------------- registry
@@ -407,6 +408,9 @@ def test_remarks_are_not_faults():
         "note: an action beyond its bounds acts as such: clip it in step, or wrap it in scale_action."
     ]
     envs.check(unclipped)
+    many = with_specs(counter(end=5, discrete=True), action=Discrete(1000))
+    pays = replace(many, step=lambda s, a: (lambda s, o: (s, o._replace(reward=a * jnp.float32(1))))(*many.step(s, a)))
+    assert envs.check_env(pays) == []
     assert envs.check_env(probes.countdown(4)) == ["note: reset shows the same observation for every key."]
 
 
@@ -447,7 +451,7 @@ def test_the_wrong_action_costs():
     assert float(probes.probe(5, True).step(-jnp.ones(1), jnp.array([0.5]))[1].reward) == 0
 
 
-def test_every_first_visit_mean_of_the_random_walk_is_its_known_value():
+def test_the_random_walks_values_are_its_chances_of_leaving_on_the_right():
     def returns(key):
         """1 where the walk from each place exits on the right."""
 
@@ -485,5 +489,10 @@ def test_the_series_rewards_its_next_value_and_changes_its_regime():
     regimes = [out.reward[out.info["regime"] == r] for r in range(5)]
     levels = np.array([(x.max() + x.min()) / 2 for x in regimes])
     assert np.abs(np.diff(levels)).min() > 0.05
+    # A wave x about its level obeys x[t-1] + x[t+1] = 2 cos(w) x[t] with one w, up to the very end of its regime.
+    for x, level in zip(regimes, levels):
+        x = x - level
+        w = (x[:-2] + x[2:]) @ x[1:-1] / (x[1:-1] @ x[1:-1])
+        np.testing.assert_allclose(x[:-2] + x[2:], w * x[1:-1], atol=0.1)
     assert not (began.obs == 0).any()
     assert probes.drifting_series(limit=None).specs.limit is None
