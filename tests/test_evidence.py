@@ -33,27 +33,6 @@ WANTED = {
     *("low", "high", "environment", "steps", "command", "commit", "device", "versions", "wall_seconds"),
     "compile_seconds",
 }
-    "paper",
-    "claim",
-    "verdict",
-    "scale",
-    "test_seeds",
-    "tuning_seeds",
-    "metric",
-    "baseline",
-    "treated",
-    "effect",
-    "low",
-    "high",
-    "environment",
-    "steps",
-    "command",
-    "commit",
-    "device",
-    "versions",
-    "wall_seconds",
-    "compile_seconds",
-]
 
 
 def fixed(level, spread=1.0):
@@ -136,7 +115,9 @@ def test_a_record_holds_what_a_reader_needs(tmp_path):
     assert record["treated"]["name"] == "treated" and record["treated"]["iqm"] == 22
     assert record["baseline"]["name"] == "plain" and record["baseline"]["iqm"] == 3
     assert record["arms"]["aside"]["scores"] == [5, 6, 7, 8, 9]
-    assert record["arms"]["aside"]["steps"] == [25, 50, 75, 100]
+    curve = record["arms"]["aside"]["curve"]
+    assert curve["steps"] == [25, 50, 75, 100] and curve["iqm"] == [1.75, 3.5, 5.25, 7.0]
+    assert curve["low"][-1] == record["arms"]["aside"]["low"]
     assert record["compile_seconds"] == 0.75 and record["wall_seconds"] > 0
     assert record["command"] == "python -m experiments.evidence p000 --scale cpu"
     assert record["versions"]["jax"] == jax.__version__
@@ -170,7 +151,7 @@ def test_the_line_says_what_fails(tmp_path):
 def test_missing_points_of_a_curve_are_null(tmp_path):
     hollow = lambda scale, seeds: Outcome(np.ones(len(seeds)), np.array([1, 2]), np.array([[np.nan, 1.0]] * len(seeds)))
     run(fake(arms={"plain": hollow, "treated": fixed(20.0)}), "cpu", out=tmp_path)
-    assert json.loads((tmp_path / "p000-cpu.json").read_text())["arms"]["plain"]["curve"][0] == [None, 1.0]
+    assert json.loads((tmp_path / "p000-cpu.json").read_text())["arms"]["plain"]["curve"]["iqm"] == [None, 1.0]
 
 
 def test_tuning_runs_touch_no_test_seed(tmp_path):

@@ -55,13 +55,14 @@ Arm = Callable[[Scale, tuple[int, ...]], Outcome]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: `effect` lies within [low, high] with 95 % confidence, beside what was asked for."""
+    """What a check found: `effect` lies within [low, high] with 95 % confidence; `level` is the score asked for."""
 
     check: str
     verdict: Verdict
     effect: float
     low: float
     high: float
+    level: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class AtLeast:
 
     def judge(self, scores: Scores) -> Finding:
         effect, low, high = _above(scores[self.treated], self.level)
-        return Finding(f"{self.treated} >= {self.level:g}", _verdict(low >= 0, high < 0), effect, low, high)
+        verdict = _verdict(low >= 0, high < 0)
+        return Finding(f"{self.treated} >= {self.level:g}", verdict, effect, low, high, self.level)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class OnMostSeeds:
         values = np.asarray(scores[self.treated])
         reached, needed = int((values >= self.level).sum()), math.ceil(self.share * len(values) - 1e-9)
         check = f"{self.treated} >= {self.level:g} on at least {needed} of {len(values)} seeds (here {reached})"
-        return Finding(check, _verdict(reached >= needed, reached < needed), *_above(values, self.level))
+        return Finding(check, _verdict(reached >= needed, reached < needed), *_above(values, self.level), self.level)
 
 
 def _verdict(holds: bool, fails: bool) -> Verdict:

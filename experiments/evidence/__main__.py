@@ -38,12 +38,16 @@ def _chosen(known, name):
 
 
 def _judge(chosen, args) -> int:
+    from experiments.cli import compile_cache, quiet_stdout
     from experiments.evidence.runner import line, run
 
+    compile_cache()
     for claim in chosen:
         # Without names, what has no such scale is passed over rather than refused.
         if args.id or args.scale in claim.scales:
-            print(line(run(claim, args.scale, args.tune, args.out)), flush=True)
+            with quiet_stdout():
+                record = run(claim, args.scale, args.tune, args.out)
+            print(line(record), flush=True)
     return 0
 
 

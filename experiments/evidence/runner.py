@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.evidence import Claim, Finding, Outcome, overall, unknown
 from jaxrl.statistics import interval, iqm
 
@@ -55,7 +57,7 @@ def run(claim: Claim, scale: str, tune: bool = False, out: Path | None = None) -
         "metric": claim.metric,
         **headline(claim, findings, outcomes),
         "expected": claim.expected,
-        "checks": [{"check": f.check, "verdict": f.verdict, **_numbers(f)} for f in findings],
+        "checks": [{"check": f.check, "verdict": f.verdict, **_numbers(f), "level": f.level} for f in findings],
         "arms": {name: summary(outcome) for name, outcome in outcomes.items()},
         "environment": claim.environment,
         "steps": size.steps,
@@ -67,23 +69,28 @@ def run(claim: Claim, scale: str, tune: bool = False, out: Path | None = None) -
     folder = out or (SCRATCH if tune or scale == "smoke" else COMMITTED)
     stem = f"{claim.id}-{scale}{'-tune' if tune else ''}"
     write(folder / f"{stem}.json", record)
-    _draw(claim, record, outcomes, folder / f"{stem}.png")
+    draw(record, folder / f"{stem}.png")
     return record
 
 
 def headline(claim: Claim, findings: tuple[Finding, ...], outcomes: dict[str, Outcome]) -> dict[str, Any]:
-    """The main check's two sides and its effect; a level stands in for the baseline of a claim without one."""
+    """The main check's two sides and its effect; the level stands in for the baseline where there is no other arm."""
     check, found = claim.checks[0], findings[0]
     side = lambda name: {"name": name, **_interval(outcomes[name].scores)}
-    level = getattr(check, "level", None)
-    baseline = side(check.baseline) if level is None else {"name": "threshold", "iqm": level}
+    baseline = side(check.baseline) if found.level is None else {"name": "threshold", "iqm": found.level}
     return {"baseline": baseline, "treated": side(check.treated), **_numbers(found)}
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
-    """An arm in the record: its IQM with interval, the score of each seed, the learning curve."""
-    curve = {"steps": [int(s) for s in outcome.steps], "curve": [[_rounded(x) for x in row] for row in outcome.curve]}
-    return {**_interval(outcome.scores), "scores": [_rounded(x) for x in outcome.scores], **curve}
+    """An arm in the record: its IQM with interval, the score of each seed, the same of each point of the curve."""
+    curve = [_interval(column[np.isfinite(column)]) for column in outcome.curve.T]
+    points = {name: [point[name] for point in curve] for name in ("iqm", "low", "high")}
+    scores = [_rounded(x) for x in outcome.scores]
+    return {
+        **_interval(outcome.scores),
+        "scores": scores,
+        "curve": {"steps": [int(s) for s in outcome.steps], **points},
+    }
 
 
 def provenance() -> dict[str, Any]:
@@ -149,20 +156,24 @@ def _flat(value: Any) -> bool:
     return isinstance(value, list) and not any(isinstance(x, dict | list) for x in value)
 
 
-def _draw(claim: Claim, record: dict[str, Any], outcomes: dict[str, Outcome], path: Path) -> None:
+def draw(record: dict[str, Any], path: Path) -> None:
+    """The record's figure; without matplotlib, a remark."""
     try:
-        from experiments.evidence.plot import draw
+        from experiments.evidence.plot import figure
     except ModuleNotFoundError as missing:
         print(f"no figure: {missing.name} is not installed (pip install jaxrl[plot]).", file=sys.stderr)
         return
-    draw(claim, record["verdict"], record["scale"], outcomes, path)
+    figure(record, path)
 
 
 def _numbers(found: Finding) -> dict[str, float | None]:
     return {name: _rounded(getattr(found, name)) for name in ("effect", "low", "high")}
 
 
-def _interval(scores) -> dict[str, float]:
+def _interval(scores) -> dict[str, float | None]:
+    """IQM, low and high; null where nothing was measured."""
+    if not len(scores):
+        return dict.fromkeys(("iqm", "low", "high"))
     low, high = interval(scores)
     return {"iqm": _rounded(float(iqm(scores))), "low": _rounded(low), "high": _rounded(high)}
 
