@@ -4,10 +4,10 @@ An agent is a dict of named *parts* (every array it owns) and a dict of named *r
 sources give rules their batches; one compiled loop (`jaxrl.loop`) runs it all. Every record here is frozen and
 holds pure functions over pytrees, so whatever is written in these nouns can be combined, `jit`-ted and `vmap`-ped.
 
+The one import from within is `jaxrl.errors`, which a command line needs before jax is loaded.
 Not here: equations (`jaxrl.equations`), networks (`jaxrl.nets`), anything that opens a file (`jaxrl.run`).
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,23 +16,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl.errors import BadInput, unknown
+
+__all__ = [
+    "Agent", "BadInput", "Batch", "Box", "Ctx", "Discrete", "Env", "Envs", "Event", "Key", "Loss", "Metrics", "Parts",
+    "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "adam", "add", "batched", "by_frames", "chain",
+    "describe", "each_key", "epochs", "every", "first", "fold", "mean", "minimise", "names", "nothing", "on", "repeat",
+    "scoped", "stateless", "track", "unknown", "where",
+]  # fmt: skip
+
 PyTree = Any
 Key = jax.Array
 Parts = dict[str, PyTree]  # every array an agent owns, by role: 'actor', 'critic', 'target', 'norm', ...
 Batch = dict[str, PyTree]  # transitions by field: 'obs', 'action', 'reward', 'discount', 'end', 'next_obs', ...
 Metrics = dict[str, jax.Array]
-
-
-class BadInput(ValueError):  # noqa: N818  (a word for people)
-    """One sentence that names the field at fault and the remedy; the command line prints it and exits with 2."""
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
-    """The sentence for a name that does not exist: what it is, what there is, and the nearest valid name."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    return BadInput(f"unknown {kind} '{name}': there are {', '.join(known) or 'none'}.{hint}")
 
 
 # ---------------------------------------------------------------------------------------------------- environments
@@ -124,12 +121,12 @@ class Env:
 class Envs(NamedTuple):
     """The n environments that the loop steps, with automatic reset.
 
-    `reset(key) -> (state, obs [N])`; `step(state, actions [N]) -> (state, TimeStep [N], obs [N])`, where the TimeStep
-    keeps the true next observation and `obs` is what to act on next (a fresh start where the episode ended);
+    `reset(key, parts) -> (state, obs [N])`; `step(state, actions [N]) -> (state, TimeStep [N], obs [N])`, where the
+    TimeStep keeps the true next observation and `obs` is what to act on next (a fresh start where the episode ended);
     `refresh(state, parts, key) -> state` redraws the bank of starts, and is the identity without one.
     """
 
-    reset: Callable[[Key], tuple[PyTree, PyTree]]
+    reset: Callable[..., tuple[PyTree, PyTree]]
     step: Callable[[PyTree, jax.Array], tuple[PyTree, TimeStep, PyTree]]
     refresh: Callable[[PyTree, Parts, Key], PyTree]
     specs: Specs
@@ -151,12 +148,11 @@ def batched(env: Env, num_envs: int, starts: int | Callable[[Parts, Key], PyTree
         raise BadInput(f"starts is {starts}; a bank needs at least 1 start state (None resets inline).")
     draw = starts if callable(starts) else lambda parts, key: jax.vmap(env.reset)(jax.random.split(key, starts))
 
-    def reset(key):
+    def reset(key, parts=None):
         keys = each_key(key, num_envs)
         state, step = jax.vmap(env.reset)(keys)
         zero = {"return": jnp.zeros(num_envs), "length": jnp.zeros(num_envs, jnp.int32)}
-        # A function's bank waits for `refresh`, which knows the parts: until then every start is drawn by `reset`.
-        bank = None if starts is None else jax.vmap(env.reset)(each_key(key, _bank_size(draw, key)))
+        bank = None if starts is None else draw(parts or {}, fold(key, num_envs))
         return {"env": state, "bank": bank, "episode": zero, "keys": keys}, step.obs
 
     def fresh(bank, keys):
@@ -186,9 +182,6 @@ def batched(env: Env, num_envs: int, starts: int | Callable[[Parts, Key], PyTree
 
     def refresh(state, parts, key):
         return state if starts is None else {**state, "bank": draw(parts, key)}
-
-    def _bank_size(draw, key):
-        return starts if isinstance(starts, int) else num_envs
 
     return Envs(reset, step, refresh, env.specs)
 

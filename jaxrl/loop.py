@@ -68,7 +68,7 @@ class Loop(NamedTuple):
 
 
 # The streams of randomness of one tick, folded into the run's key after the clock.
-ACT, SAMPLE, LEARN, OBSERVE, REFRESH = range(5)
+ACT, SAMPLE, LEARN, OBSERVE, REFRESH, RATIO = range(6)
 
 
 def loop(env: Env | None, recipe: Recipe) -> Loop:
@@ -96,7 +96,7 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
     def init(key: Key) -> Run:
         key_parts, key_envs, key_run = jax.random.split(key, 3)
         parts = agent.init(key_parts)
-        state, last = ((), ()) if envs is None else envs.reset(key_envs)
+        state, last = ((), ()) if envs is None else envs.reset(key_envs, parts)
         memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (recipe.num_envs, *jnp.shape(x))), agent.memory())
         run = Run(parts, rule.init(parts), observe.init(parts), (), state, last, memory, key_run, jnp.int32(0))
         example = () if envs is None else jax.eval_shape(collect, run)[1]
@@ -174,7 +174,9 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
             start,
         )
         total = jax.tree.map(lambda m: jnp.zeros(2), shapes)
-        count = ratio(run.parts, Ctx(fold(key_learn, -1), run.step, number)) if callable(ratio) else jnp.int32(ratio)
+        count = (
+            ratio(run.parts, Ctx(stream(run, RATIO, began), run.step, number)) if callable(ratio) else jnp.int32(ratio)
+        )
         if source.note is None:
             # Closed over rather than carried: nothing changes it, so no seed's branch has to copy it.
             body = lambda i, c: (lambda out: (*out[:2], out[3]))(once(i, (*c[:2], run.source, c[2])))
