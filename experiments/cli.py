@@ -26,9 +26,7 @@ def answer(main: Callable[[Sequence[str]], int]) -> None:
     """Run a script's main: what the user can mend is one sentence on stderr and exit code 2."""
     try:
         code = main(sys.argv[1:])
-    except ValueError as error:
-        if type(error).__name__ != "BadInput":
-            raise
+    except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:

@@ -77,7 +77,7 @@ def main(args: Sequence[str]) -> int:
         again = [word for word in args if word not in ("--resume", "--no-resume")]
         settings = Settings(
             **{f.name: getattr(options, f.name) for f in dataclasses.fields(Settings) if hasattr(options, f.name)},
-            again=shlex.join(["python", "-m", PROGRAM, *again, "--resume"]),
+            again=shlex.join([python(), "-m", PROGRAM, *again, "--resume"]),
         )
         env, repeat = environment(options.env, options.repeat, tried=(Path(run) / "checkpoints").exists())
         recipe = module.recipe(env.specs, options.agent)
@@ -94,6 +94,12 @@ def main(args: Sequence[str]) -> int:
             return 1
     say_json(line)
     return 130 if line.get("signal") == "SIGINT" else 0
+
+
+def python() -> str:
+    """This interpreter, as one would type it here."""
+    path = Path(sys.executable)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def written(config: Any) -> dict[str, Any]:

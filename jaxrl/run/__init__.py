@@ -1,8 +1,10 @@
 """The host's side of a run: directory, checkpoints, logs, progress, plots.
 
 `execute(env, recipe, path, settings)` trains or continues. Library code of jaxrl opens files here and nowhere else.
+`load(path, build)` gives the policy of a run that was saved.
 """
 
 from jaxrl.run.driver import Diverged, Settings, execute
+from jaxrl.run.evaluation import Policy, load
 
-__all__ = ["Diverged", "Settings", "execute"]
+__all__ = ["Diverged", "Policy", "Settings", "execute", "load"]

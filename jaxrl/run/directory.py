@@ -99,9 +99,9 @@ def write(path: Path, data: bytes) -> None:
 
 def sealed(content: Any) -> bytes:
     """JSON of the content and its SHA-256."""
-    inner = json.dumps(content, sort_keys=True, allow_nan=False)
+    inner = json.dumps(content, allow_nan=False)
     seal = {"sha256": hashlib.sha256(inner.encode()).hexdigest(), "content": json.loads(inner)}
-    return (json.dumps(seal, indent=1, sort_keys=True) + "\n").encode()
+    return (json.dumps(seal, indent=1) + "\n").encode()
 
 
 def unsealed(path: Path) -> Any:

@@ -9,6 +9,7 @@ What a run answers: a dict (the last line on stdout). Raises `BadInput` for what
 the learner's numbers are no longer finite.
 """
 
+import hashlib
 import math
 import shutil
 import signal
@@ -189,6 +190,7 @@ def agreed(
             unsealed(home.config)
         except Damaged as error:
             say(f"{error}; it is written anew from the checkpoint.")
+            write(home.config, sealed(stored))
     return config
 
 
@@ -212,10 +214,16 @@ def readme(home: Home, settings: Settings, config: dict) -> str:
 def finished(home: Home, step: int) -> dict | None:
     """The stored last line of a run that ended at this step, if it is there and intact."""
     try:
-        line = unsealed(home.result)
-    except Damaged:
+        stored = unsealed(home.result)
+    except Damaged as error:
+        say(f"{error}; the last line is made again.")
         return None
-    return line if line["steps"] == step else None
+    if stored["line"]["steps"] != step:
+        return None
+    held = home.metrics.read_bytes() if home.metrics.exists() else b""
+    if stored["metrics"] and hashlib.sha256(held).hexdigest() != stored["metrics"]["sha256"]:
+        say(f"{home.metrics} is not what the run wrote: some of its rows were damaged, lost or edited.")
+    return stored["line"]
 
 
 # ---------------------------------------------------------------------------------------------------- from a to b
@@ -223,6 +231,12 @@ def finished(home: Home, step: int) -> dict | None:
 
 class Drive:
     """The host's side of one run. `go` is the loop; each of the other methods is one thing that a turn does."""
+
+    at: Position
+    programs: Programs
+    lines: Guarded
+    sinks: list[Guarded]
+    last_save: float | None = None  # seconds that the last checkpoint took
 
     def __init__(self, home: Home, runs: Many, settings: Settings, config: dict, events: tuple[Event, ...]):
         self.home, self.runs, self.settings, self.config, self.events = home, runs, settings, config, events
@@ -254,14 +268,14 @@ class Drive:
             seconds = extra["seconds"]
             self.clock = Clock(seconds["wall"], seconds["compile"], seconds["train"], seconds["saving"])
         say("Compiling ...")
-        programs = self.programs = compiled(
+        self.programs = compiled(
             self.runs, self.chunk // self.runs.loop.frames, self.settings.evaluate_episodes, self.events, not found
         )
-        self.clock.compile += programs.compile_seconds
-        at = self.start(found)
+        self.clock.compile += self.programs.compile_seconds
+        self.at = self.start(found)
         with ExitStack() as stack:
             stop = stack.enter_context(stopping())
-            bar = stack.enter_context(Bar(self.frames, int(at.run.step), self.clock.compile))
+            bar = stack.enter_context(Bar(self.frames, int(self.at.run.step), self.clock.compile))
             self.say = bar.say
             self.lines = Guarded(
                 "metrics.jsonl", lambda: JsonLines(self.home.metrics, extra.get("metrics"), self.say), self.say
@@ -270,38 +284,38 @@ class Drive:
             for sink in self.sinks:
                 stack.callback(sink.close)
             try:
-                at = self.turns(at, programs, stop, bar)
+                self.turns(stop, bar)
             except KeyboardInterrupt:
-                self.rescue(at)
+                self.rescue()
                 raise
         self.say = say
         self.plot()
-        if int(at.run.step) < self.frames:
-            say(f"Stopped and saved at step {int(at.run.step):,}. To continue: {self.settings.again or 'resume'}")
-            return {"finished": False, "signal": stop.signal, "steps": int(at.run.step), "run": str(self.home.path)}
-        return self.finish(at)
+        step = int(self.at.run.step)
+        if step < self.frames:
+            say(f"Stopped and saved at step {step:,}. To continue: {self.settings.again or 'resume'}")
+            return {"finished": False, "signal": stop.signal, "steps": step, "run": str(self.home.path)}
+        return self.finish()
 
-    def turns(self, at: Position, programs: Programs, stop: "Stop", bar: Bar) -> Position:
+    def turns(self, stop: "Stop", bar: Bar) -> None:
         """Chunks until the end or a signal. A continued run first logs what its checkpoint had not logged yet."""
-        step = int(at.run.step)
-        if at.pending is not None:
-            at = self.log(at, bar)
+        step = int(self.at.run.step)
+        if self.at.pending is not None:
+            self.log(bar)
         while step < self.frames and not stop.signal:
             began = time.perf_counter()
             with jax.transfer_guard_device_to_host("disallow"):
-                run, metrics = jax.block_until_ready(programs.chunk(at.run))
+                run, metrics = jax.block_until_ready(self.programs.chunk(self.at.run))
             step += self.chunk
             run, found = self.happen(run, step)
             self.healthy(run)
-            at = Position(run, self.table({**metrics, **found}))
+            self.at = Position(run, self.table({**metrics, **found}))
             self.clock.train += time.perf_counter() - began
             if stop.signal or step == self.frames or self.affordable():
-                self.save(at)
+                self.save()
             if not stop.signal:
-                at = self.log(at, bar)
+                self.log(bar)
         if stop.signal:
-            self.save(at)
-        return at
+            self.save()
 
     def start(self, found: tuple[Path, dict] | None) -> Position:
         """The run in a checkpoint, or a fresh one."""
@@ -378,28 +392,32 @@ class Drive:
     def affordable(self) -> bool:
         """Would one more checkpoint keep within the share of the wall time that may go into them?"""
         seconds = self.clock.stored()
-        last = getattr(self, "last_save", checkpoint.size(self.runs.shapes()) / 200e6 + 0.2)
+        guess = 0.2 + checkpoint.size(self.at.run) / 200e6  # seconds, at 200 MB/s
+        last = guess if self.last_save is None else self.last_save
         return seconds["saving"] + last <= self.settings.saving * seconds["wall"]
 
-    def save(self, at: Position) -> None:
+    def save(self) -> None:
         """A checkpoint of where the run is, unless it was just written."""
-        step = int(at.run.step)
+        at, step = self.at, int(self.at.run.step)
         if step == self.saved:
             return
         began = time.perf_counter()
-        mark = self.lines.sink.mark() if self.lines.sink else None
-        extra = {"pending": at.pending, "metrics": mark, "seconds": self.clock.stored(), "config": self.config}
+        extra = {"pending": at.pending, "metrics": self.mark(), "seconds": self.clock.stored(), "config": self.config}
         checkpoint.save(self.home.checkpoints, at.run, extra)
         self.saved, self.last_save = step, time.perf_counter() - began
         self.clock.saving += self.last_save
 
-    def rescue(self, at: Position) -> None:
-        """Save after an interrupt that came in the middle of a turn, if the chunk had not taken the run apart."""
-        if any(leaf.is_deleted() for leaf in jax.tree.leaves(at.run)):
+    def mark(self) -> dict | None:
+        """What metrics.jsonl holds by now; None where it could not be written."""
+        return self.lines.sink.mark() if self.lines.sink else None
+
+    def rescue(self) -> None:
+        """Save after an interrupt that came in the middle of a turn, unless the chunk had already taken the run."""
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.at.run)):
             self.say("Interrupted inside a chunk: the run stays at its last checkpoint.")
         else:
-            self.save(at)
-            self.say(f"Interrupted; saved at step {int(at.run.step):,}.")
+            self.save()
+            self.say(f"Interrupted; saved at step {int(self.at.run.step):,}.")
 
     def evaluate(self, run: Run) -> np.ndarray | None:
         """Returns [seeds, episodes] of the policy without exploration."""
@@ -408,31 +426,30 @@ class Drive:
         scores = self.programs.evaluate(run.parts, self.runs.keys(), run.step)
         return np.atleast_2d(np.asarray(scores["return"], np.float64))
 
-    def log(self, at: Position, bar: Bar) -> Position:
+    def log(self, bar: Bar) -> None:
         """Evaluate, write the rows of the chunk before, move the bar."""
-        step = int(at.run.step)
-        self.scores = self.evaluate(at.run)
+        run, pending, step = *self.at, int(self.at.run.step)
+        self.scores = self.evaluate(run)
         rows = []
         for i, seed in enumerate(self.runs.seeds):
             score = {} if self.scores is None else {"evaluation/return": plain(self.scores[i].mean())}
-            rows.append({"step": step, "seed": seed, **{n: v[i] for n, v in at.pending.items()}, **score})
+            rows.append({"step": step, "seed": seed, **{name: x[i] for name, x in pending.items()}, **score})
         for sink in self.sinks:
             sink.write(rows)
-        shown = None if self.scores is None else float(self.scores.mean())
-        bar.update(step, self.rate(step), shown)
-        return Position(at.run, None)
+        self.at = Position(run, None)
+        bar.update(step, self.rate(step), None if self.scores is None else float(self.scores.mean()))
 
     def rate(self, step: int) -> float:
         """Frames (of the clock that all seeds share) a second of training: evaluation and the like apart."""
         return step / max(self.clock.train, 1e-9)
 
-    def finish(self, at: Position) -> dict[str, Any]:
+    def finish(self) -> dict[str, Any]:
         """The last line of the run, stored for whoever asks again."""
         if self.scores is None:
-            self.scores = self.evaluate(at.run)
+            self.scores = self.evaluate(self.at.run)
         good = self.scores is not None and bool(np.isfinite(self.scores).all())
         low, high = interval(self.scores) if good else (None, None)
-        seconds, step = self.clock.stored(), int(at.run.step)
+        seconds, step = self.clock.stored(), int(self.at.run.step)
         line = {
             "return_iqm": float(iqm(self.scores)) if good else None,
             "return_low": low,
@@ -442,11 +459,11 @@ class Drive:
             "wall_seconds": round(seconds["wall"], 3),
             "compile_seconds": round(seconds["compile"], 3),
             "steps_per_second": round(self.rate(step), 3),
-            "parameters_sha256": checkpoint.fingerprint(at.run.parts),
+            "parameters_sha256": checkpoint.fingerprint(self.at.run.parts),
             "finished": True,
             "run": str(self.home.path),
         }
-        write(self.home.result, sealed(line))
+        write(self.home.result, sealed({"line": line, "metrics": self.mark()}))
         return line
 
     def plot(self) -> None:

@@ -73,13 +73,7 @@ class Programs:
 def compiled(runs: Many, ticks: int, episodes: int, events: tuple[Event, ...], fresh: bool) -> Programs:
     """Everything that a run will call, compiled ahead; `init` only where the run is fresh."""
     began = time.perf_counter()
-    shapes, keys = runs.shapes(), runs.keys()
-
-    def scores(parts: Parts, keys: jax.Array, step: jax.Array) -> PyTree:
-        play = lambda parts, key: evaluate(
-            runs.env, runs.recipe.agent, parts, fold(fold(key, EVALUATE), step), episodes
-        )
-        return runs.each(play, parts, keys)
+    shapes, keys, endless = runs.shapes(), runs.keys(), runs.env.specs.limit is None
 
     def ahead(fn: Callable, *args: PyTree, **how: Any) -> Callable:
         return jax.jit(fn, **how).lower(*args).compile()
@@ -88,12 +82,23 @@ def compiled(runs: Many, ticks: int, episodes: int, events: tuple[Event, ...], f
         init=ahead(runs.loop.init, keys) if fresh else jax.jit(runs.loop.init),
         chunk=ahead(lambda run: runs.loop.chunk(run, ticks), shapes, donate_argnums=0),
         finite=ahead(lambda parts: runs.each(finite, parts), shapes.parts),
-        evaluate=None if runs.env.specs.limit is None else ahead(scores, shapes.parts, keys, shapes.step),
+        evaluate=None if endless else ahead(scorer(runs, episodes), shapes.parts, keys, shapes.step),
         events=tuple(
             (event.period, ahead(happening(runs, event, i), shapes, donate_argnums=0)) for i, event in enumerate(events)
         ),
         compile_seconds=time.perf_counter() - began,
     )
+
+
+def scorer(runs: Many, episodes: int) -> Callable[[Parts, jax.Array, jax.Array], PyTree]:
+    """`(parts, keys, step) -> evaluate's metrics` for all seeds; the clock alone decides its randomness."""
+
+    def score(parts: Parts, keys: jax.Array, step: jax.Array) -> PyTree:
+        agent = runs.recipe.agent
+        play = lambda parts, key: evaluate(runs.env, agent, parts, fold(fold(key, EVALUATE), step), episodes)
+        return runs.each(play, parts, keys)
+
+    return score
 
 
 def happening(runs: Many, event: Event, number: int) -> Callable[[Run], tuple[Run, PyTree]]:

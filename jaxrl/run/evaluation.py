@@ -1,0 +1,107 @@
+"""A trained policy out of a run directory. It only reads: a run that is still training can be looked at."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl.core import Agent, BadInput, Ctx, Env, Key, Parts, PyTree, Recipe
+from jaxrl.run import checkpoint
+from jaxrl.run.directory import Home
+from jaxrl.run.programs import Many, many, scorer
+from jaxrl.run.progress import say
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The newest intact checkpoint of a run: its seeds' loops, their parts ([seeds] first where there are several),
+    the clock, and what was asked for."""
+
+    runs: Many
+    parts: Parts
+    step: int
+    config: dict[str, Any]
+
+
+def saved(path: str | Path, build: Callable[[dict], tuple[Env, Recipe]]) -> Saved:
+    """Read a run's parts.
+
+    Args:
+        build: environment and recipe from what the run was made with, the `about` of `execute`.
+
+    Raises:
+        BadInput: there is no checkpoint, none is intact, or the parts are not those of this recipe.
+    """
+    home = Home(Path(path))
+    found = checkpoint.newest(home.checkpoints, say, rooms=("parts",))
+    if found is None:
+        raise BadInput(f"run {home.path} holds no checkpoint: train it first, or check the path.")
+    config = found[1]["config"]
+    runs = many(*build(config["about"]), config["seed"], config["seeds"])
+    return Saved(runs, checkpoint.load_parts(*found, runs.shapes().parts), found[1]["step"], config)
+
+
+def returns(run: Saved, episodes: int) -> np.ndarray:
+    """Returns [seeds, episodes] of the policy without exploration, on the starts that training was evaluated on.
+
+    Raises:
+        BadInput: fewer than 1 episode; an environment that never ends.
+    """
+    if episodes < 1:
+        raise BadInput(f"episodes is {episodes}; at least 1 is needed.")
+    play = jax.jit(scorer(run.runs, episodes))
+    return np.atleast_2d(np.asarray(play(run.parts, run.runs.keys(), np.int32(run.step))["return"], np.float64))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`policy(obs) -> action` for one environment; an agent with memory also gives and takes that.
+
+    Attributes:
+        env: what it was trained on; actions are this environment's.
+    """
+
+    env: Env
+    agent: Agent
+    parts: Parts
+
+    def __post_init__(self):
+        object.__setattr__(self, "_act", jax.jit(self.agent.act, static_argnums=4))
+
+    def memory(self) -> PyTree:
+        """What an episode begins with."""
+        return self.agent.memory()
+
+    def step(self, obs: PyTree, memory: PyTree, key: Key | None = None) -> tuple[jax.Array, PyTree]:
+        """(action, memory); with a key it explores."""
+        ctx = Ctx(jax.random.key(0) if key is None else key, jax.numpy.int32(0))
+        action, memory, _ = self._act(self.parts, memory, obs, ctx, key is not None)
+        return action, memory
+
+    def __call__(self, obs: PyTree) -> jax.Array:
+        """The action without exploration of an agent that needs no memory.
+
+        Raises:
+            BadInput: the agent has a memory.
+        """
+        if jax.tree.leaves(self.memory()):
+            raise BadInput("this agent has a memory: call policy.step(obs, memory), beginning with policy.memory().")
+        return self.step(obs, self.memory())[0]
+
+
+def load(path: str | Path, build: Callable[[dict], tuple[Env, Recipe]], seed: int | None = None) -> Policy:
+    """The policy of one of a run's seeds, the first unless said otherwise; see `saved`.
+
+    Raises:
+        BadInput: the run has no such seed; see `saved`.
+    """
+    run = saved(path, build)
+    seeds = run.runs.seeds
+    if seed is not None and seed not in seeds:
+        raise BadInput(f"seed is {seed}, and run {path} has {seeds[0]} to {seeds[-1]}.")
+    row = 0 if seed is None else seeds.index(seed)
+    parts = jax.tree.map(lambda x: x[row], run.parts) if run.runs.batched else run.parts
+    return Policy(run.runs.env, run.runs.recipe.agent, parts)
