@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.core import BadInput, Source, unknown
+from jaxrl.sources import budget as room
 from jaxrl.sources import ring as rings
 
 FAN = 16
@@ -95,9 +96,14 @@ def prioritised(
             raise BadInput(f"{name} is {value}; it is at least 0.")
     layout = rings.Layout(capacity, batch, n, gamma, sequence, frames, keep, budget)
 
-    def init(example):
+    def empty(example):
         ring = rings.allocate(layout, example)
         return Prioritised(ring, plant(ring.nodes["mark"].size), jnp.ones(()))
+
+    def init(example):
+        whole = room.footprint(jax.eval_shape(empty, example))
+        room.require(whole, budget, f"a prioritised replay of capacity {capacity}")
+        return empty(example)
 
     def add(s, transitions, ctx):
         here, following, _ = rings.places(s.ring, transitions["end"])
