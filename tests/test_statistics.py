@@ -116,10 +116,10 @@ def test_improvement_by_hand():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: iqm([1.0, np.nan, 2.0]), "nan in scores at index 1"),
-        (lambda: interval([[1.0, 2.0], [3.0, np.inf]]), r"inf in scores at index \(1, 1\)"),
-        (lambda: difference([1.0, 2.0], [np.nan, 1.0]), "nan in baseline at index 0"),
-        (lambda: improvement([np.nan], [1.0]), "nan in treated at index 0"),
+        (lambda: iqm([1.0, np.nan, 2.0]), r"nan in scores at index \[1\]"),
+        (lambda: interval([[1.0, 2.0], [3.0, np.inf]]), r"inf in scores at index \[1, 1\]"),
+        (lambda: difference([1.0, 2.0], [np.nan, 1.0]), r"nan in baseline at index \[0\]"),
+        (lambda: improvement([np.nan], [1.0]), r"nan in treated at index \[0\]"),
         (lambda: iqm([]), "no scores"),
         (lambda: interval(3.0), "0 axes"),
         (lambda: interval(np.zeros((2, 2, 2))), "3 axes"),

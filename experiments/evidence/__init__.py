@@ -191,7 +191,7 @@ class Claim:
 def overall(findings: tuple[Finding, ...]) -> Verdict:
     """A claim holds where all of its checks do, and does not where one of them does not."""
     verdicts = {finding.verdict for finding in findings}
-    return next((v for v in ("not supported", "inconclusive") if v in verdicts), "supported")
+    return _verdict(verdicts == {"supported"}, "not supported" in verdicts)
 
 
 def claims() -> dict[str, Claim]:

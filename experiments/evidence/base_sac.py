@@ -16,7 +16,7 @@ def solves(task: str, repeat: int, level: float, steps: int, seeds: int, share: 
         arms={"sac": arm},
         checks=(OnMostSeeds("sac", level, share),),
         scales={
-            "smoke": Scale(steps=800 * repeat, seeds=2, points=4),
+            "smoke": Scale(steps=300 * repeat, seeds=2, points=3),
             "cpu": Scale(steps, seeds),
             "gpu": Scale(steps, 10),
         },

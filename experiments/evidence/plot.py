@@ -49,19 +49,12 @@ def _scores(ax, metric, arms, colors, levels) -> None:
         ax.plot(arm["iqm"], at, "|", color=colors[name], markersize=18, markeredgewidth=2.5)
     for level in levels:
         ax.axvline(level, color="0.35", linestyle="--", linewidth=1)
-        ax.annotate(
-            f"{level:g}",
-            (level, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, -9),
-            textcoords="offset points",
-            fontsize=8,
-            color="0.35",
-        )
+        place = {"xycoords": ("data", "axes fraction"), "xytext": (-3, -9), "textcoords": "offset points"}
+        ax.annotate(f"asked for: {level:g}", (level, 1), **place, ha="right", fontsize=8, color="0.35")
     ax.set_yticks(range(len(arms)), arms, fontsize=8)
     for label, color in zip(ax.get_yticklabels(), colors.values()):
         label.set(color=color, fontweight="bold")
     ax.set_ylim(len(arms) - 0.4, -0.7)
     ax.set_xlabel(metric, fontsize=8)
-    ax.set_title("score: a dot a seed, IQM and 95 % interval; dashed, what is asked for", fontsize=9)
+    ax.set_title("score: a dot a seed, IQM and 95 % interval", fontsize=9)
     ax.grid(axis="x", alpha=0.3)

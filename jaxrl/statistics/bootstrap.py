@@ -146,10 +146,10 @@ def _checked(name: str, scores: ArrayLike) -> NDArray[np.float64]:
         raise _refusal(f"no {name}, shape {scores.shape}; at least 1 score is needed.")
     bad = np.argwhere(~np.isfinite(scores))
     if len(bad):
-        at = tuple(int(i) for i in bad[0])
+        value, at = scores[tuple(bad[0])], ", ".join(map(str, bad[0]))
         raise _refusal(
-            f"there is {scores[at]} in {name} at index {at if len(at) > 1 else at[0]} ({len(bad)} of {scores.size} are not "
-            "finite): find out why that run has no score before averaging the others."
+            f"there is {value} in {name} at index [{at}] ({len(bad)} of {scores.size} are not finite): find out why "
+            "that run has no score before averaging the others."
         )
     return scores
 
