@@ -30,8 +30,9 @@ What our own base agents must solve, judged in the same way.
 PERFORMANCE = """# Performance
 
 jaxrl beside its peers, both sides in one run, each pinned to one core, by CPU time, with compilation apart. A ratio is
-ours to theirs, above 1 where ours is better; low and high are its spread over repetitions. A goal is *reached* where
-the median is at least the goal. A peer that was not installed is reported as absent, and nothing is claimed about it.
+ours to theirs, turned over where less is better, so that above 1 is always ours; low and high are its spread over
+repetitions, and goals are held against the median. A peer that was not installed is reported as absent, and no ratio to
+it is claimed.
 
 """
 
@@ -39,8 +40,8 @@ NO_BENCH = """No figures have been recorded yet. `make bench` measures what is i
 `make bench-peers` installs the peers beforehand.
 """
 
-BENCH_HEAD = """| what | ours | peer | ratio, median (low to high) | goal | outcome | device | commit |
-|---|---|---|---|---|---|---|---|
+BENCH_HEAD = """| what | unit | ours | peer | ratio, median (low to high) | goal | outcome | device | commit |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -86,14 +87,22 @@ def performance(records: list[dict[str, Any]]) -> str:
 
 
 def _bench(record: dict[str, Any]) -> str:
-    goal = "" if record["goal"] is None else f"{record['goal']:g}"
-    if _absent(record):
-        ratio, outcome = "", "peer absent"
+    unit, goal, absent = record.get("unit", ""), record["goal"], _absent(record)
+    ratio = "" if absent else "{ratio_median:.2f} ({ratio_low:.2f} to {ratio_high:.2f})".format(**record)
+    # A goal binds the ratio, or where the record says so our own figure, which then needs no peer.
+    if goal is None:
+        wanted, outcome = "", "peer absent" if absent else ""
+    elif record.get("goal_of", "ratio") == "ours":
+        wanted, outcome = f"ours at most {goal:g} {unit}".strip(), _outcome(record["ours"] <= goal)
     else:
-        ratio = f"{record['ratio_median']:.2f} ({record['ratio_low']:.2f} to {record['ratio_high']:.2f})"
-        outcome = "" if not goal else "reached" if record["ratio_median"] >= record["goal"] else "**missed**"
+        wanted = f"ratio at least {goal:g}"
+        outcome = "peer absent" if absent else _outcome(record["ratio_median"] >= goal)
     sides = (_side(record[name]) for name in ("ours", "peer"))
-    return _row(record["name"], *sides, ratio, goal, outcome, record["device"], record["commit"][:9])
+    return _row(record["name"], unit, *sides, ratio, wanted, outcome, record["device"], record["commit"][:9])
+
+
+def _outcome(met: bool) -> str:
+    return "reached" if met else "**missed**"
 
 
 def _absent(record: dict[str, Any]) -> bool:

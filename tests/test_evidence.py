@@ -340,7 +340,10 @@ def test_performance_by_hand(tmp_path):
     gone = {"name": "dqn", "ours": 3.0, "peer": None, **dict.fromkeys(ratio), **same}
     (tmp_path / "b.json").write_text(json.dumps([slow, gone]))
     table = docs.performance(docs.records(tmp_path))
-    assert "| sac | 150 | 120 | 1.25 (1.10 to 1.50) | 1 | reached | cpu | 012345678 |" in table
-    assert "| ppo | 1 | rejax 2 | 1.25 (1.10 to 1.50) | 1.3 | **missed** |" in table
-    assert "| dqn | 3 | absent |  | 1 | peer absent |" in table
+    assert "| sac |  | 150 | 120 | 1.25 (1.10 to 1.50) | ratio at least 1 | reached | cpu | 012345678 |" in table
+    assert "| ppo |  | 1 | rejax 2 | 1.25 (1.10 to 1.50) | ratio at least 1.3 | **missed** |" in table
+    assert "| dqn |  | 3 | absent |  | ratio at least 1 | peer absent |" in table
     assert "Absent when measured, so not compared: dqn." in table
+    seconds = {**gone, "name": "compile", "unit": "core-seconds", "goal": 6.0, "goal_of": "ours"}
+    assert "| core-seconds | 3 | absent |  | ours at most 6 core-seconds | reached |" in docs.performance([seconds])
+    assert "| **missed** |" in docs.performance([{**seconds, "goal": 2.5}])
