@@ -1,5 +1,6 @@
 """Prioritised replay: the tree against plain sums, draws against priorities, and what an update notes."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import jax
@@ -85,9 +86,10 @@ def test_extreme_shares_never_reach_an_empty_leaf():
     values = np.zeros(SIZE, np.float32)
     values[[40, 41, 250]] = [1e-8, 3.0, 1e-8]
     tree = grown(values, np.arange(7))[0]
-    found = np.asarray(descend(tree, jnp.array([0.0, 1e-12, 0.5, 1 - 2**-24, 1.0])))
+    find = jax.jit(descend)
+    found = np.asarray(find(tree, jnp.array([0.0, 1e-12, 0.5, 1 - 2**-24, 1.0])))
     assert set(found.tolist()) <= {40, 41, 250}
-    assert (np.asarray(descend(plant(SIZE), jnp.array([0.0, 0.9]))) == 0).all()
+    assert (np.asarray(find(plant(SIZE), jnp.array([0.0, 0.9, 0.0, 0.0, 0.0]))) == 0).all()
 
 
 def test_draws_follow_priorities_and_weights_undo_them():
@@ -198,21 +200,32 @@ def test_sequences_are_weighted_and_noted_over_their_real_entries():
 
 
 def test_a_mixture_notes_each_its_own():
-    data = {name: np.zeros(5, np.float32) for name in ("action", "reward", "discount")}
-    source = mix("online", offline=dataset(data, 2), online=prioritised(16, 3, exponent=1.0))
+    """The offline source adds up the errors that it is shown; while it is empty it is shown none."""
+    fixed = dataset({name: np.zeros(5, np.float32) for name in ("action", "reward", "discount")}, 2)
+    summing = replace(
+        fixed,
+        init=lambda example: jnp.zeros(()),
+        size=lambda s: jnp.where(s < 0, 0, 5),
+        note=lambda s, batch, metrics: s + metrics["critic/td_error"].sum(),
+    )
+    source = mix("online", offline=summing, online=prioritised(16, 3, exponent=1.0))
 
     @jax.jit
-    def run(key):
-        s = filled(source, jnp.zeros((8, 1), bool))
+    def run(begin, key):
+        s = {**filled(source, jnp.zeros((8, 1), bool)), "offline": begin}
         batch = source.sample(s, {}, key)
         s = source.note(s, batch, {"critic/td_error": jnp.array([9.0, 9.0, 4.0, 4.0, 4.0]), "loss": jnp.float32(1)})
-        return batch, s["online"].tree[0]
+        return batch, s["online"].tree[0], s["offline"]
 
-    batch, leaves = run(jax.random.key(0))
+    batch, leaves, total = run(jnp.float32(0), jax.random.key(0))
     np.testing.assert_array_equal(batch["source"], [0, 0, 1, 1, 1])
     np.testing.assert_array_equal(batch["weight"], [1] * 5)
     np.testing.assert_allclose(np.asarray(leaves)[batch["index"][2:]], 4.0, rtol=1e-5)
-    assert not (np.asarray(leaves) > 5).any()
+    assert not (np.asarray(leaves) > 5).any() and total == 18
+
+    batch, _, total = run(jnp.float32(-1), jax.random.key(0))
+    np.testing.assert_array_equal(batch["source"], [1] * 5)
+    assert total == -1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ def dataset(data: PyTree, batch: int) -> Source:
     """Minibatches drawn uniformly, with replacement, from arrays that share a leading axis [S, ...].
 
     The data are constants of the program rather than state: a checkpoint does not hold them, seeds share them, and
-    `add` changes nothing. Batches are [batch, ...].
+    `add` changes nothing; the price is some 4 s of compilation for each 100 MB. Batches are [batch, ...].
 
     Raises:
         BadInput: no arrays, leading axes that differ (by leaf), or a batch out of 1 .. S.
@@ -18,7 +18,7 @@ def dataset(data: PyTree, batch: int) -> Source:
     leaves = jax.tree_util.tree_leaves_with_path(data)
     if not leaves:
         raise BadInput("data holds no arrays: give a pytree of arrays that share a leading axis.")
-    size = None
+    size = 0
     for path, leaf in leaves:
         name = f"data{jax.tree_util.keystr(path)}"
         shape = jnp.shape(leaf)

@@ -63,18 +63,17 @@ def mix(into: str, **named: Source) -> Source:
         for i, name in enumerate(order):
             cut = lambda x, start=start, stop=start + sizes[name]: x[start:stop]
             start += sizes[name]
-            noted[name] = s[name]
-            if named[name].note is None:
-                continue
             own = jax.tree.map(cut, batch)
             found = {key: cut(m) if jnp.shape(m)[:1] == (total,) else m for key, m in metrics.items()}
-            learn = lambda held, name=name, own=own, found=found: named[name].note(held, own, found)
-            # What stood in for an empty source is not its own, so nothing is learned about it.
-            noted[name] = (
-                learn(s[name])
-                if name == into
-                else jax.lax.cond(own["source"][0] == i, learn, lambda held: held, s[name])
-            )
+            learn = named[name].note
+            if learn is None:
+                noted[name] = s[name]
+            elif name == into:
+                noted[name] = learn(s[name], own, found)
+            else:
+                # What stood in for an empty source is not its own, so nothing is learned about it.
+                was_own = own["source"][0] == i
+                noted[name] = jax.lax.cond(was_own, learn, lambda held, *_: held, s[name], own, found)
         return noted
 
     def size(s):

@@ -40,7 +40,8 @@ def grow(tree: Tree, leaves: jax.Array, changed: jax.Array) -> Tree:
 def descend(tree: Tree, share: jax.Array) -> jax.Array:
     """The leaves at which these shares [B] in [0, 1) of the total lie: int32 [B]. None of priority 0 is returned.
 
-    A tree whose total is 0 gives leaf 0.
+    A tree whose total is 0 gives leaf 0. Shares are float32, which resolves 2^-24 of the total: with a million leaves
+    the chance of a single one is true to some percent, that of many together to far less.
     """
     at = jnp.zeros(share.shape, jnp.int32)
     for level in reversed(tree):

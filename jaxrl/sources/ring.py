@@ -272,7 +272,7 @@ def below(key: jax.Array, size: int, bound: jax.Array) -> jax.Array:
     bits = jax.random.bits(key, (size,), jnp.uint32)
     bound = bound.astype(jnp.uint32)
     surplus = -bound % bound  # 2^32 mod bound: that many draws at the top would favour the first integers
-    return jnp.where(bits <= ~surplus, bits % bound, -1).astype(jnp.int32)
+    return jnp.where(bits <= ~surplus, (bits % bound).astype(jnp.int32), -1)
 
 
 def read(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) -> Batch:
@@ -287,8 +287,8 @@ def read(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) -> Bat
     span = layout.sequence or layout.n
     rows, column = rows[:, None], columns[:, None]
     mark = nodes["mark"][(rows + jnp.arange(span)) % length, column]
-    follows = jnp.cumprod(jnp.concatenate([jnp.ones_like(mark[:, :1]), mark[:, :-1] == ON], axis=1), axis=1) > 0
-    inside = follows & (mark != DEAD)
+    # A dead node follows an episode's last transition and the newest one: nothing beyond it belongs to the window.
+    inside = jnp.cumprod(mark != DEAD, axis=1) > 0
     steps = jnp.maximum(inside.sum(axis=1, keepdims=True), 1)
     # Positions past the last transition repeat it: nothing of another episode is ever looked at.
     here = (rows + jnp.minimum(jnp.arange(span), steps - 1)) % length
