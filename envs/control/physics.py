@@ -121,7 +121,7 @@ def planar(c: mujoco.MjModel) -> Planar:
 
 def angles(plane: Planar, qpos: jax.Array) -> jax.Array:
     """Each body's absolute angle about +y, radians [bodies]."""
-    return plane.turns @ qpos
+    return jnp.matmul(plane.turns, qpos)
 
 
 def forward_speed(plane: Planar, state: State) -> jax.Array:
