@@ -19,10 +19,10 @@ import optax
 from jaxrl.errors import BadInput, unknown
 
 __all__ = [
-    "Agent", "BadInput", "Batch", "Box", "Ctx", "Discrete", "Env", "Envs", "Event", "Key", "Loss", "Metrics", "Parts",
-    "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "adam", "add", "batched", "by_frames", "chain",
-    "describe", "each_key", "epochs", "every", "first", "fold", "mean", "minimise", "names", "nothing", "on", "repeat",
-    "scoped", "stateless", "track", "unknown", "where",
+    "Agent", "BadInput", "Batch", "Box", "Ctx", "Descent", "Discrete", "Env", "Envs", "Event", "Key", "Loss",
+    "Metrics", "Parts", "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "adam", "add", "also", "batched",
+    "by_frames", "chain", "describe", "each_key", "epochs", "every", "first", "fold", "mean", "minimise", "names",
+    "nothing", "on", "repeat", "scoped", "stateless", "track", "unknown", "where",
 ]  # fmt: skip
 
 PyTree = Any
@@ -328,13 +328,22 @@ def names(value: str | Iterable[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
+@dataclass(frozen=True)
+class Descent(Rule):
+    """The rule that `minimise` makes, which remembers what it descends and how, so that `also` can add to it."""
+
+    loss: Loss | None = None
+    tx: optax.GradientTransformation | None = None
+    signals: tuple[str, ...] = ()
+
+
 def minimise(
     loss: Loss,
     tx: optax.GradientTransformation,
     wrt: str | Iterable[str],
     reads: str | Iterable[str] = (),
     signals: Iterable[str] = (),
-) -> Rule:
+) -> Descent:
     """A gradient step on the parts named in `wrt`, which descends `loss`.
 
     `live` holds the parts in `wrt`; `frozen` holds those in `wrt` and `reads`, as constants, and no other: what a loss
@@ -342,7 +351,7 @@ def minimise(
     as keyword arguments (streaming traces need the TD error); every optimiser is also offered `frames`, the clock,
     which `by_frames` uses.
     """
-    wrt, reads = names(wrt), names(reads)
+    wrt, reads, signals = names(wrt), names(reads), tuple(signals)
     tx = optax.with_extra_args_support(tx)
 
     def init(parts):
@@ -357,14 +366,25 @@ def minimise(
         steps, state = tx.update(gradients, state, live, frames=ctx.step, **extra)
         return {**parts, **optax.apply_updates(live, steps)}, state, {"loss": value, **metrics}
 
-    return Rule(init, update, tuple(dict.fromkeys((*wrt, *reads))), wrt)
+    return Descent(init, update, tuple(dict.fromkeys((*wrt, *reads))), wrt, loss, tx, signals)
+
+
+def also(rule: Descent, *losses: Loss, wrt: str | Iterable[str] = (), reads: str | Iterable[str] = ()) -> Descent:
+    """A rule of `minimise` with further losses in its one backward pass, on further parts where they need some."""
+    everything = tuple(dict.fromkeys((*rule.writes, *names(wrt))))
+    return minimise(add(rule.loss, *losses), rule.tx, everything, (*rule.reads, *names(reads)), rule.signals)
+
+
+ADDED = 1000  # beyond what a loss might fold into its own key
 
 
 def add(*losses: Loss) -> Loss:
     """Several losses in one backward pass: the sum of their values, the union of their metrics."""
 
     def total(live, frozen, batch, key):
-        values, metrics = zip(*(loss(live, frozen, batch, fold(key, i)) for i, loss in enumerate(losses)))
+        # The first keeps the key it would have alone: a further loss of weight 0 changes nothing.
+        keys = [key, *(fold(key, ADDED + i) for i in range(1, len(losses)))]
+        values, metrics = zip(*(loss(live, frozen, batch, one) for loss, one in zip(losses, keys)))
         twice = [name for i, m in enumerate(metrics) for name in m if any(name in other for other in metrics[:i])]
         if twice:
             raise BadInput(f"added losses share the metric '{twice[0]}': rename it in one of them.")
@@ -460,7 +480,7 @@ def epochs(n: int, minibatches: int, rule: Rule, axis: str = "sample") -> Rule:
             pick = lambda at: jax.tree.map(lambda x: x[at], flat)
         else:
             pick = lambda at: jax.tree.map(lambda x: x[:, at], batch)
-        keys = jax.random.split(fold(ctx.key, 1), n)
+        keys = jax.random.split(fold(ctx.key, n * minibatches), n)  # the updates fold in 0 .. n * minibatches - 1
         order = jax.vmap(lambda key: jax.random.permutation(key, size))(keys).reshape(n * minibatches, -1)
         return _scanned(rule, n * minibatches, lambda i: pick(order[i]))(parts, state, ctx)
 

@@ -22,20 +22,20 @@ class Config:
     """What DQN can be told; the defaults solve CartPole."""
 
     widths: tuple[int, ...] = (64, 64)  # hidden widths
-    lr: float = 1e-3  # Adam
-    gamma: float = 0.99  # discount a step
+    lr: float = 3e-4  # Adam
+    gamma: float = 0.98  # discount a step
     double: bool = True  # choose the next action by the online network
-    n: int = 1  # steps of the return
-    target_period: int = 200  # updates between copies to the target
+    n: int = 10  # steps of the return
+    target_period: int = 500  # updates between copies to the target
     huber: float | None = 1.0  # errors beyond this pull linearly; None is the half square
     batch: int = 128  # transitions an update
     capacity: int = 50_000  # transitions kept
     warmup: int = 1_000  # frames of uniform actions before learning
-    epsilon: float = 0.05  # exploration in the end
-    epsilon_frames: int = 10_000  # frames over which exploration falls to it, linearly from 1
-    num_envs: int = 1
+    epsilon: float = 0.01  # exploration in the end
+    epsilon_frames: int = 20_000  # frames over which exploration falls to it, linearly from 1
+    num_envs: int = 8
     unroll: int = 1  # steps of each environment a tick
-    ratio: int = 1  # updates a tick
+    ratio: int = 4  # updates a tick
 
     def __post_init__(self):
         at_least(

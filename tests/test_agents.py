@@ -1,0 +1,334 @@
+"""Agents: known answers on probe worlds, unit checks of what each adds, one seeded learning test each."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from envs.classic.cartpole import cartpole
+from envs.core import scale_action
+from envs.probes import countdown, known_values, probe
+from envs.registry import make
+from jaxrl.agents import AGENTS, dqn, ppo, sac, stream_ac, stream_q, stream_sarsa, stream_td
+from jaxrl.core import BadInput, Box, Ctx, Discrete, Specs
+from jaxrl.loop import evaluate, loop, train
+from jaxrl.nets import MLP, ensemble, net, sparse_uniform
+from jaxrl.rules.statistics import merge, moments, normalise, variance
+from jaxrl.rules.traces import obgd
+
+KEY = jax.random.key(11)
+
+
+def trained(env, recipe, steps, key=KEY):
+    """The run after `steps` frames, as one compiled program."""
+    settings = {name: getattr(recipe, name) for name in ("num_envs", "unroll", "ratio", "warmup", "starts")}
+    return jax.jit(lambda key: train(env, recipe.agent, recipe.source, key, steps=steps, **settings))(key)
+
+
+def shown(env, agent, parts, key=KEY, episodes=32):
+    return jax.jit(lambda parts, key: evaluate(env, agent, parts, key, episodes))(parts, key)["return"].mean()
+
+
+# ------------------------------------------------------------------------------------------------------------ probes
+
+SAC = sac.Config((32,), lr=5e-3, gamma=0.9, tau=0.1, alpha=1e-3, target_entropy=-9.0, batch=32, capacity=500, warmup=32)
+DQN = dqn.Config(
+    (32,),
+    lr=5e-3,
+    gamma=0.9,
+    n=1,
+    num_envs=1,
+    ratio=1,
+    target_period=10,
+    batch=32,
+    capacity=500,
+    warmup=32,
+    epsilon_frames=100,
+)
+PPO = ppo.Config((32,), lr=5e-3, gamma=0.9, unroll=16, num_envs=4, minibatches=2, value_epsilon=None, entropy_weight=0)
+STREAM = {"gamma": 0.9, "lambda_": 0.5, "sparsity": 0.0, "normalise": False}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_sac_on_probes(n):
+    env = probe(n, continuous=True)
+    recipe = sac.recipe(env.specs, SAC)
+    run, _ = trained(env, recipe, 800)
+    obs, value = known_values(n, 0.9)
+    action = jax.vmap(lambda o: recipe.agent.act(run.parts, (), o, None, False)[0])(obs)
+    critic = ensemble(net(MLP(SAC.widths, 1), obs[0], action[0]), 2)
+    assert_allclose(critic.apply(run.parts["critic"], obs, action)[..., 0].mean(axis=0), value, atol=0.2)
+    if n >= 4:
+        assert shown(env, recipe.agent, run.parts) > 0.95
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_dqn_on_probes(n):
+    env = probe(n)
+    recipe = dqn.recipe(env.specs, DQN)
+    run, _ = trained(env, recipe, 600)
+    obs, value = known_values(n, 0.9)
+    critic = net(MLP(DQN.widths, 2), obs[0])
+    assert_allclose(critic.apply(run.parts["critic"], obs).max(axis=-1), value, atol=0.1)
+    if n >= 4:
+        assert shown(env, recipe.agent, run.parts) == 1
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_ppo_on_probes(n, continuous):
+    env = probe(n, continuous)
+    recipe = ppo.recipe(env.specs, PPO)
+    run, _ = trained(env, recipe, 64 * 60)
+    obs, value = known_values(n, 0.9)
+    extras = jax.vmap(lambda o: recipe.agent.act(run.parts, recipe.agent.memory(), o, None, False)[2])(obs)
+    if n == 5:
+        assert shown(env, recipe.agent, run.parts) > 0.95
+    else:
+        assert_allclose(extras["value"], value, atol=0.1)
+
+
+@pytest.mark.parametrize("agent", [stream_q, stream_sarsa])
+@pytest.mark.parametrize("n", [2, 5])
+def test_streaming_control_on_probes(agent, n):
+    env = probe(n)
+    recipe = agent.recipe(env.specs, agent.Config(epsilon_frames=500, **STREAM))
+    run, _ = trained(env, recipe, 1500)
+    assert_allclose(shown(env, recipe.agent, run.parts), 1.0 if n == 5 else 0.0, atol=0.01 if n == 5 else 0.5)
+
+
+def test_ppo_bootstraps_a_time_limit():
+    """Reward 1 for ever, cut off each 4 steps: worth 1 / (1 - gamma) where truncation is told from termination."""
+    values = {}
+    for terminates in (False, True):
+        env = countdown(4, terminates)
+        recipe = ppo.recipe(env.specs, PPO)
+        run, _ = trained(env, recipe, 64 * 150)
+        first = jax.nn.one_hot(0, 4)
+        values[terminates] = recipe.agent.act(run.parts, recipe.agent.memory(), first, None, False)[2]["value"]
+    assert_allclose(values[True], 3.439, atol=0.1)
+    assert_allclose(values[False], 10, atol=0.7)
+
+
+# ------------------------------------------------------------------------------------------------------- unit checks
+
+
+def first_update(config, env):
+    recipe = ppo.recipe(env.specs, config)
+    one = loop(env, recipe)
+    return jax.jit(lambda key: one.chunk(one.init(key), 1))(KEY)
+
+
+@pytest.mark.parametrize("gru", [0, 8])
+def test_ppo_ratio_is_one_before_the_first_step(gru):
+    """Rollout and update see the same network, memory and statistics; episodes end inside the rollout."""
+    config = ppo.Config((8,), gru=gru, epochs=1, minibatches=1, normalise=True, unroll=24)
+    _, metrics = first_update(config, make("cartpole"))
+    assert_allclose(metrics["policy/kl"], 0, atol=1e-6)
+    assert metrics["policy/clipped"] == 0
+    assert metrics["episode/length"] < 24
+
+
+def test_ppo_learning_rate_falls_with_frames():
+    config = ppo.Config((8,), decay_frames=512, epochs=1, minibatches=1, unroll=128)
+    env = make("cartpole")
+    recipe = ppo.recipe(env.specs, config)
+    one = loop(env, recipe)
+    start = one.init(KEY)
+    run, _ = jax.jit(one.chunk, static_argnums=1)(start, 1)  # all of the decay's 512 frames in one tick
+    assert_array_equal(run.parts["critic"]["Dense_0"]["kernel"], start.parts["critic"]["Dense_0"]["kernel"])
+
+
+def test_obgd_by_hand():
+    """One weight, s = 1, lambda = 0, kappa = 2: delta 10 steps by .5, delta .1 by .05; then the trace."""
+    tx = obgd(0.0, kappa=2.0)
+    w = {"w": jnp.float32(0)}
+    state = tx.init(w)
+    minus_s = {"w": jnp.float32(-1)}
+    for delta, step in [(10.0, 0.5), (0.1, 0.05), (-10.0, -0.5)]:
+        got, _ = tx.update(minus_s, state, w, delta=jnp.float32(delta), reset=jnp.float32(0))
+        assert_allclose(got["w"], step, rtol=1e-6)
+    unbounded, _ = obgd(0.0, lr=0.1, bound=False).update(minus_s, state, w, delta=jnp.float32(10), reset=jnp.float32(0))
+    assert_allclose(unbounded["w"], 1.0)
+
+
+def test_traces_add_up_and_are_reset_after_the_step():
+    tx = obgd(0.99 * 0.8)
+    g = {"a": jnp.float32(-1), "b": -jnp.ones((2,))}
+    state = tx.init(g)
+    for _ in range(100):
+        _, state = tx.update(g, state, g, delta=jnp.float32(1), reset=jnp.float32(0))
+    assert_allclose(state.trace["a"], 1 / (1 - 0.792), rtol=1e-5)  # 4.8077
+    step, state = tx.update(g, state, g, delta=jnp.float32(1), reset=jnp.float32(1))
+    assert_allclose(step["a"], 1 / (2 * 3), rtol=1e-5)  # delta z / M with M = kappa |z|_1 over all leaves
+    assert_array_equal(state.trace["b"], [0, 0])
+
+
+def test_obgd_never_overshoots_a_linear_prediction():
+    keys = jax.random.split(KEY, 200)
+
+    def after(key):
+        key_s, key_d = jax.random.split(key)
+        s = jax.random.uniform(key_s, (6,), minval=-1, maxval=1)
+        delta = 20 * jax.random.normal(key_d)
+        tx = obgd(0.0, kappa=1.0)
+        step, _ = tx.update({"w": -s}, tx.init({"w": s}), None, delta=delta, reset=jnp.float32(0))
+        return delta, delta - step["w"] @ s
+
+    before, left = jax.vmap(after)(keys)
+    assert (before * left >= 0).all() and (jnp.abs(left) < jnp.abs(before)).all()
+
+
+@pytest.mark.parametrize("fan_in,zeros", [(10, 9), (5, 5), (32, 29)])
+def test_sparse_initialisation(fan_in, zeros):
+    w = sparse_uniform(0.9)(KEY, (fan_in, 64))
+    assert_array_equal((w == 0).sum(axis=0), np.full(64, zeros))
+    assert jnp.abs(w).max() <= fan_in**-0.5
+
+
+def test_running_moments_are_numpys():
+    x = np.asarray(jax.random.normal(KEY, (50, 3)) * 4 + 100)
+    m = moments((3,))
+    for i, row in enumerate(x):
+        m = merge(m, row, jnp.ones(()))
+        if i == 0:
+            assert_array_equal(variance(m), np.ones(3))
+    assert_allclose(m.mean, x.mean(0), rtol=1e-5)
+    assert_allclose(variance(m), x.var(0, ddof=1), rtol=1e-4)
+    batch = merge(moments((3,)), x.reshape(10, 5, 3), jnp.ones((10, 5)).at[0, 0].set(0))
+    assert_allclose(batch.mean, x[1:].mean(0), rtol=1e-5)
+    assert_allclose(normalise(m, x.mean(0)), np.zeros(3), atol=1e-4)
+
+
+def test_streaming_statistics_count_every_observation_once():
+    env = countdown(3)
+    recipe = stream_td.recipe(env.specs, stream_td.Config(width=4))
+    run, _ = trained(env, recipe, 7)
+    # 7 next observations, and the starts of the 3 episodes
+    assert run.parts["norm"].count == 10 and run.parts["reward_norm"].count == 7
+
+
+def test_sarsa_takes_the_action_it_planned():
+    env = make("cartpole")
+    recipe = stream_sarsa.recipe(env.specs, stream_sarsa.Config(width=8))
+    one = loop(env, recipe)
+    run = one.init(KEY)
+    tick = jax.jit(lambda run: one.learn(*one.collect(run))[0])
+    for _ in range(12):
+        run = tick(run)
+        planned, fresh = run.parts["plan"], run.memory[0] == 0
+        action = one.collect(run)[1]["action"][0, 0]
+        assert fresh or action == planned
+
+
+def test_double_targets_differ_from_plain_ones():
+    """Same data, same weights: only the choice of the next action differs, and it can only lower the target."""
+    env = make("cartpole")
+    targets = {}
+    for double in (True, False):
+        config = dqn.Config((8,), double=double, batch=64, warmup=64, target_period=20)
+        _, metrics = trained(env, dqn.recipe(env.specs, config), 200)
+        targets[double] = metrics["critic/td_error"][-1]
+    assert targets[True] != targets[False]
+
+
+def test_no_target_is_copied_between_its_periods():
+    env = make("cartpole")
+    config = dqn.Config((8,), target_period=50, warmup=0, batch=8, num_envs=1, ratio=1)
+    one = loop(env, dqn.recipe(env.specs, config))
+    chunk = jax.jit(one.chunk, static_argnums=1)
+    same = lambda run: all(
+        jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), run.parts["critic"], run.parts["target"]))
+    )
+    start = one.init(KEY)
+    before, _ = chunk(start, 49)
+    after, _ = chunk(before, 1)
+    assert_array_equal(before.parts["target"]["Dense_0"]["kernel"], start.parts["target"]["Dense_0"]["kernel"])
+    assert not same(before) and same(after)
+
+
+# -------------------------------------------------------------------------------------------------------- bad input
+
+DISCRETE = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Discrete(2), limit=10)
+BOX = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((2,)), limit=10)
+WIDE = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((2,), -2.0, 2.0), limit=10)
+
+
+@pytest.mark.parametrize("name,specs,sentence", [
+    ("sac", DISCRETE, "sac acts in continuous spaces.*try dqn or ppo"),
+    ("dqn", BOX, "dqn chooses among discrete actions.*try sac or ppo"),
+    ("stream_q", BOX, "stream_q chooses"),
+    ("stream_sarsa", BOX, "stream_sarsa chooses"),
+    ("sac", WIDE, r"sac acts in \[-1, 1\].*scale_action"),
+    ("ppo", WIDE, r"ppo acts in \[-1, 1\]"),
+    ("stream_ac", WIDE, r"stream_ac acts in \[-1, 1\]"),
+])  # fmt: skip
+def test_an_agent_refuses_spaces_it_cannot_act_in(name, specs, sentence):
+    module = importlib.import_module(AGENTS[name])
+    with pytest.raises(BadInput, match=sentence):
+        module.recipe(specs, module.Config())
+
+
+@pytest.mark.parametrize("name,field,value", [
+    ("sac", "lr", -1e-3), ("sac", "gamma", 1.5), ("sac", "num_envs", 0), ("ppo", "lambda_", -0.1), ("ppo", "epochs", 0),
+    ("dqn", "epsilon", 2.0), ("dqn", "n", 0), ("stream_q", "sparsity", 1.1), ("stream_ac", "kappa_policy", -1.0),
+    ("stream_td", "lr", float("nan")),
+])  # fmt: skip
+def test_a_config_names_the_field_at_fault(name, field, value):
+    module = importlib.import_module(AGENTS[name])
+    with pytest.raises(BadInput, match=f"^{field} is {value}"):
+        module.Config(**{field: value})
+
+
+def test_every_agent_in_the_table_builds_and_describes_itself():
+    from jaxrl.core import describe
+
+    for name in AGENTS:
+        module = importlib.import_module(AGENTS[name])
+        specs = BOX if name == "sac" else DISCRETE
+        assert "rules" in describe(module.recipe(specs, module.Config()).agent)
+
+
+# ---------------------------------------------------------------------------------------------------------- learning
+
+
+def test_sac_learns_pendulum():
+    env = scale_action(make("pendulum"))
+    config = sac.Config((64, 64), batch=64, capacity=8_000, warmup=500)
+    run, _ = trained(env, sac.recipe(env.specs, config), 7_000)
+    assert shown(env, sac.build(env.specs, config), run.parts, episodes=8) > -300
+
+
+def test_ppo_learns_cartpole():
+    config = ppo.Config(lr=1e-3, decay_frames=512 * 160)
+    env = cartpole()
+    run, _ = trained(env, ppo.recipe(env.specs, config), 512 * 160)
+    assert shown(env, ppo.build(env.specs, config), run.parts, episodes=8) >= 400
+
+
+def test_dqn_learns_cartpole():
+    config = dqn.Config()
+    env = cartpole()
+    run, _ = trained(env, dqn.recipe(env.specs, config), 40_000)
+    assert shown(env, dqn.build(env.specs, config), run.parts, episodes=8) >= 150
+
+
+@pytest.mark.parametrize("agent", [stream_q, stream_ac])
+def test_streaming_agents_learn_cartpole(agent):
+    env = cartpole()
+    recipe = agent.recipe(env.specs, agent.Config())
+    run, _ = trained(env, recipe, 30_000)
+    assert shown(env, recipe.agent, run.parts, episodes=8) >= 200
+
+
+def test_stream_td_finds_the_values_of_the_random_walk():
+    env = make("random-walk")
+    config = stream_td.Config(width=32, gamma=1.0, lambda_=0.0, kappa=20.0, sparsity=0.0, normalise=False)
+    recipe = stream_td.recipe(env.specs, config)
+    run, _ = trained(env, recipe, 40_000)
+    act = lambda o: recipe.agent.act(run.parts, jnp.int32(3), o, Ctx(KEY, run.step), False)
+    value = jax.vmap(lambda o: act(o)[2]["prediction"])(jnp.eye(5))
+    assert_allclose(value, np.arange(1, 6) / 6, atol=0.12)
