@@ -15,7 +15,7 @@ from envs.registry import make
 from jaxrl.agents import AGENTS, dqn, ppo, sac, stream_ac, stream_q, stream_sarsa, stream_td
 from jaxrl.core import BadInput, Box, Ctx, Discrete, Specs
 from jaxrl.loop import evaluate, loop, train
-from jaxrl.nets import MLP, ensemble, net, sparse_uniform
+from jaxrl.nets import MLP, ensemble, net, orthogonal, sparse_uniform
 from jaxrl.rules.statistics import merge, moments, normalise, variance
 from jaxrl.rules.traces import obgd
 
@@ -187,6 +187,15 @@ def test_sparse_initialisation(fan_in, zeros):
     w = sparse_uniform(0.9)(KEY, (fan_in, 64))
     assert_array_equal((w == 0).sum(axis=0), np.full(64, zeros))
     assert jnp.abs(w).max() <= fan_in**-0.5
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
+def test_orthogonal_initialisation(shape):
+    """Alone and under vmap, where LAPACK's batches must not be met."""
+    w = jax.jit(jax.vmap(lambda key: orthogonal(2.0)(key, shape)))(jax.random.split(KEY, 3))
+    assert_allclose(w[1], orthogonal(2.0)(jax.random.split(KEY, 3)[1], shape), atol=1e-5)
+    gram = w[0].T @ w[0] if shape[0] >= shape[1] else w[0] @ w[0].T
+    assert_allclose(gram, 4 * np.eye(4), atol=1e-5)
 
 
 def test_running_moments_are_numpys():

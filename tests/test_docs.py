@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from docs.examples import add_your_idea as ideas
 from docs.examples import architecture as nouns
-from envs.core import time_limit
+from envs.core import scale_action, time_limit
 from envs.probes import probe
 from envs.registry import make
 from jaxrl.agents import sac
@@ -56,7 +56,7 @@ def chunk(env, recipe, ticks, key=KEY):
 
 
 def test_the_auxiliary_loss_smooths_and_leaves_the_rest():
-    env = probe(5, continuous=True)
+    env = scale_action(make("pendulum"))
     base = sac.recipe(env.specs, SMALL)
     change = {}
     for weight in (0.0, 100.0):
@@ -67,8 +67,8 @@ def test_the_auxiliary_loss_smooths_and_leaves_the_rest():
         if weight == 0:
             plain, _ = chunk(env, base, 200)
             same = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), run.parts, plain.parts)
-            assert max(jax.tree.leaves(same)) < 1e-4
-    assert change[100.0] < 0.5 * change[0.0]
+            assert max(jax.tree.leaves(same)) < 1e-3
+    assert change[100.0] < 0.7 * change[0.0]
 
 
 def test_the_mirrored_source_shows_both_sides_consistently():
@@ -189,7 +189,7 @@ def chain_world(n: int = 6) -> Env:
 
 def test_the_tabular_learner_explores_the_chain():
     env = chain_world()
-    agent = nouns.ucbvi(6, 2, horizon=12, bonus=1.0)
+    agent = nouns.ucbvi(6, 2, horizon=12, bonus=0.5)
     run, _ = jax.jit(lambda key: train(env, agent, latest(), key, steps=600))(KEY)
     greedy = nouns.ucbvi(6, 2, horizon=12, bonus=0.0)
     out = jax.jit(lambda parts: evaluate(env, greedy, parts, KEY, 1))(run.parts)

@@ -65,9 +65,9 @@ def ucbvi(states: int, actions: int, horizon: int, bonus: float) -> Agent:
     def plan(parts, batch, ctx):
         n = jnp.maximum(parts["visits"], 1)
         model, reward = parts["counts"] / n[..., None], parts["reward"] / n + bonus / jnp.sqrt(n)
-        unseen = parts["visits"] == 0  # worth all that there could be
-        backup = lambda _, q: jnp.where(unseen, horizon, jnp.minimum(reward + model @ q.max(axis=-1), horizon))
-        return {"q": jax.lax.fori_loop(0, horizon, backup, jnp.zeros((states, actions)))}, {}
+        gamma, unseen = 1 - 1 / horizon, parts["visits"] == 0  # what was never tried is worth all there could be
+        backup = lambda _, q: jnp.where(unseen, horizon, reward + gamma * model @ q.max(axis=-1))
+        return {"q": jax.lax.fori_loop(0, 4 * horizon, backup, jnp.zeros((states, actions)))}, {}
 
     def act(parts, memory, obs, ctx, explore):
         return parts["q"][obs.argmax()].argmax().astype(jnp.int32), memory, {}

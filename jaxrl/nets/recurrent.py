@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrl.core import Key, PyTree, where
-from jaxrl.nets.mlp import net
+from jaxrl.nets.mlp import net, orthogonal
 
 
 class MemoryNet(NamedTuple):
@@ -30,12 +30,12 @@ class Recurrent(nn.Module):
 
     width: int
     head: nn.Module
-    kernel_init: Callable = nn.initializers.orthogonal(2**0.5)
+    kernel_init: Callable = orthogonal(2**0.5)
 
     @nn.compact
     def __call__(self, memory, obs):
         x = nn.relu(nn.Dense(self.width, kernel_init=self.kernel_init)(obs))
-        memory, x = nn.GRUCell(self.width)(memory, x)
+        memory, x = nn.GRUCell(self.width, recurrent_kernel_init=orthogonal())(memory, x)
         return memory, self.head(x)
 
 
