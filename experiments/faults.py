@@ -141,7 +141,8 @@ def flips(count: int, finished: Path, folder: Path, rng: random.Random, expected
         outcome, sentence = ask(main, run, expected)
         kept = sum(1 for path in run.rglob("*") if path.is_file()) >= before
         outcome = "silent" if manifest == "passed" else "lost" if not kept else outcome
-        trials.append({"file": str(name), "byte": at, "bit": bit, "outcome": outcome, "sentence": sentence})
+        place = {"file": str(name), "byte": at, "bit": bit, "manifest": manifest}
+        trials.append({**place, "outcome": outcome, "sentence": sentence})
         shutil.rmtree(run)
     return trials
 
@@ -198,11 +199,14 @@ def examine(options: Options, folder: Path) -> dict[str, Any]:
     return {
         "verdict": "holds" if good else "broken",
         "kills": len(killed),
+        "killed_before_the_end": sum(t["killed"] for t in killed),
         "bit_equal": sum(t["bit_equal"] for t in killed),
         "before_first_checkpoint": sum(t["killed"] and not t["checkpoints"] for t in killed),
         "while_saving": sum(t["while_saving"] for t in killed),
         "flips": len(flipped),
         **counts,
+        "inside_checkpoints": sum(t["manifest"] is not None for t in flipped),
+        "refused_by_manifest": sum(t["manifest"] == "refused" for t in flipped),
         "undisturbed_seconds": round(seconds, 3),
         "wall_seconds": round(time.monotonic() - began, 3),
         "parameters_sha256": expected["parameters_sha256"],
