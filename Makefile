@@ -32,5 +32,34 @@ lint: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m basedpyright --level error
 
+lock:   # needs uv on the path; names, versions and hashes, no addresses
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev \
+		pyproject.toml -o requirements.lock
+
+evidence: $(READY)   # the smoke scale of every claim; `$(PY) -m experiments.evidence p017 --scale cpu` is one in full
+	$(PY) -m experiments.evidence --scale smoke
+
+faults: $(READY)
+	$(PY) -m experiments.faults --kills 20 --flips 50
+
+bench: $(READY)
+	$(PY) -m experiments.bench
+	$(PY) -m experiments.docs
+
+bench-peers: .venv-bench/.ready
+
+.venv-bench/.ready: requirements-bench.txt
+	@echo "The peers' virtual environment takes about 2 GB (more where torch comes with CUDA) and some minutes."
+	python3 -m venv .venv-bench
+	.venv-bench/bin/python -m pip install -q -r requirements-bench.txt
+	@du -sh .venv-bench
+	touch .venv-bench/.ready
+
+check-envs: $(READY)   # every environment of ours, stepped and looked at; slower than the tests' look at shapes
+	$(PY) -m experiments.check_envs
+
+docs: $(READY)
+	$(PY) -m experiments.docs
+
 clean:
-	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-bench .cache .pytest_cache .ruff_cache .hypothesis build dist

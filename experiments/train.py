@@ -105,7 +105,7 @@ def python() -> str:
 def written(config: Any) -> dict[str, Any]:
     """A configuration as JSON: dataclasses as dicts, tuples as lists, anything else by its repr."""
 
-    def plain(value):
+    def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {str(name): plain(inner) for name, inner in value.items()}
         if isinstance(value, list | tuple):

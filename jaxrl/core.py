@@ -364,7 +364,7 @@ def minimise(
         (value, metrics), gradients = jax.value_and_grad(objective, has_aux=True)(live)
         extra = {name: metrics[name] for name in signals}
         steps, state = tx.update(gradients, state, live, frames=ctx.step, **extra)
-        return {**parts, **optax.apply_updates(live, steps)}, state, {"loss": value, **metrics}
+        return parts | optax.apply_updates(live, steps), state, {"loss": value, **metrics}
 
     return Descent(init, update, tuple(dict.fromkeys((*wrt, *reads))), wrt, loss, tx, signals)
 
@@ -388,7 +388,7 @@ def add(*losses: Loss) -> Loss:
         twice = [name for i, m in enumerate(metrics) for name in m if any(name in other for other in metrics[:i])]
         if twice:
             raise BadInput(f"added losses share the metric '{twice[0]}': rename it in one of them.")
-        return sum(values), {name: value for m in metrics for name, value in m.items()}
+        return jnp.stack(values).sum(), {name: value for m in metrics for name, value in m.items()}
 
     return total
 

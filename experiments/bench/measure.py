@@ -184,7 +184,7 @@ def record(name: str, unit: str, ours: dict, peer: dict | None, note: str, goal:
     if goal is None or (goal_of == "ratio" and not peer):
         met = None
     else:
-        met = mine <= goal if goal_of == "ours" else compared["ratio_median"] >= goal
+        met = mine <= goal if goal_of == "ours" else (compared["ratio_median"] or 0) >= goal
     describe = lambda side: {key: side.get(key) for key in ("parameters", "seconds", "peak_bytes")}
     return {
         "name": name,

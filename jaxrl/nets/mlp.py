@@ -31,7 +31,7 @@ def net(module: nn.Module, *inputs: Any) -> Net:
 def ensemble(one: Net, size: int) -> Net:
     """`size` independent copies: parameters and outputs lead with [size]; all members see the same inputs."""
 
-    def apply(parameters, *inputs):
+    def apply(parameters, *inputs: Any):
         return jax.vmap(one.apply, in_axes=(0, *(None for _ in inputs)))(parameters, *inputs)
 
     return Net(lambda key: jax.vmap(one.init)(jax.random.split(key, size)), apply)
@@ -56,7 +56,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, *inputs):
-        x = jnp.concatenate(inputs, axis=-1) if len(inputs) > 1 else inputs[0]
+        x = jnp.concatenate(inputs, axis=-1)
         for width in self.widths:
             x = nn.Dense(width, kernel_init=self.kernel_init)(x)
             if self.norm:

@@ -25,7 +25,7 @@ import jax
 from jaxrl.core import BadInput
 
 
-class Damaged(ValueError):  # noqa: N818
+class Damaged(ValueError):
     """A file that is not what was written: one sentence that says which."""
 
 

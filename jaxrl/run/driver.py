@@ -50,7 +50,7 @@ from jaxrl.sources.budget import human
 from jaxrl.statistics import interval, iqm
 
 
-class Diverged(RuntimeError):  # noqa: N818
+class Diverged(RuntimeError):
     """A part is no longer finite: one sentence that names part, rule, step and what was kept."""
 
 

@@ -97,7 +97,7 @@ class Wandb:
     """Weights & Biases, one run for all seeds: `seed-0/critic/loss`, ..."""
 
     def __init__(self, folder: Path, config: dict):
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]  (an extra)
 
         # The directory's name is the run's: continuing it continues the same page.
         self.run = wandb.init(project="jaxrl", id=folder.name, dir=str(folder), config=config, resume="allow")
