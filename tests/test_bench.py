@@ -82,10 +82,12 @@ def test_records_have_the_fields_that_the_table_is_made_from(tmp_path):
     assert found["command"] == "python 'x y'"
 
 
-def test_different_networks_are_refused_by_name():
-    measure.equal_parameters({"ours": 5, "peer": 5, "stepping": None})
-    with pytest.raises(RuntimeError, match="'peer': 6"):
-        measure.equal_parameters({"ours": 5, "peer": 6})
+@pytest.mark.parametrize(("what", "value"), [("parameters", 6), ("updates", 0.5)])
+def test_different_networks_and_update_rates_are_refused_by_name(what, value):
+    one, none = {"parameters": 5, "updates": 1.0}, {"parameters": None, "updates": None}
+    measure.equal_work({"ours": one, "peer": one, "stepping": none})
+    with pytest.raises(RuntimeError, match=f"{what}.*'peer': {value}"):
+        measure.equal_work({"ours": one, "peer": {**one, what: value}})
 
 
 def test_workers_take_turns_and_what_libraries_print_is_not_an_answer(toy):

@@ -56,12 +56,14 @@ def quick(case: Case) -> Case:
     return replace(case, repeats=min(case.repeats, 2), sides={n: (t, shorter(s)) for n, (t, s) in case.sides.items()})
 
 
+# An agent's settings are written out here even where they are its defaults, which may change: equal work is the point.
+
 # ------------------------------------------------------------------------------------------------------------ SAC
 
 SAC = {"widths": [256, 256], "batch": 256, "lr": 3e-4, "tau": 0.005, "capacity": 10_000, "warmup": 256}
 # Windows of at least the batch, so that the untimed first one fills it and passes the warm-up.
 SAC_SIZE = {"units": 600, "least": 300}
-SAC_OURS = {"agent": "sac", "env": "pendulum", "config": SAC, **SAC_SIZE}
+SAC_OURS = {"agent": "sac", "env": "pendulum", "config": SAC | {"num_envs": 1, "ratio": 1}, **SAC_SIZE}
 
 sac = Case(
     "environment steps, an update each, a core-second",
@@ -85,7 +87,13 @@ sac = Case(
 
 PPO = {"widths": [64, 64], "lr": 2.5e-4, "epochs": 4, "minibatches": 4, "num_envs": 4, "unroll": 128}
 PPO_TICK = PPO["num_envs"] * PPO["unroll"]
-PPO_OURS = {"agent": "ppo", "env": "cartpole", "config": PPO, "units": 400 * PPO_TICK, "least": 40 * PPO_TICK}
+PPO_OURS = {
+    "agent": "ppo",
+    "env": "cartpole",
+    "config": PPO | {"gru": 0, "normalise": False},
+    "units": 400 * PPO_TICK,
+    "least": 40 * PPO_TICK,
+}
 PPO_REJAX = {"env": "CartPole-v1", "activation": "tanh", **PPO, "units": 400 * PPO_TICK, "least": 40 * PPO_TICK}
 
 ppo = Case(
@@ -117,7 +125,8 @@ ppo_compile = Case(
 DQN = {"widths": [64, 64], "lr": 1e-3, "batch": 128, "capacity": 10_000, "warmup": 256}
 DQN_PERIOD = 200  # updates between copies to the target
 DQN_SIZE = {"units": 5000, "least": 500}
-DQN_OURS = {"agent": "dqn", "env": "cartpole", "config": DQN | {"target_period": DQN_PERIOD}, **DQN_SIZE}
+DQN_LOOP = {"num_envs": 1, "unroll": 1, "ratio": 1, "n": 1, "double": True, "target_period": DQN_PERIOD}
+DQN_OURS = {"agent": "dqn", "env": "cartpole", "config": DQN | DQN_LOOP, **DQN_SIZE}
 DQN_PEER = {"env": "CartPole-v1", "target_every": DQN_PERIOD, **DQN}
 
 dqn = Case(

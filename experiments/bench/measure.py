@@ -82,11 +82,12 @@ def interpreter(target: str) -> Path:
     return PYTHON["peers" if target.partition(":")[0].endswith((".rejax", ".sbx")) else "ours"]
 
 
-def equal_parameters(counts: dict[str, int | None]) -> None:
-    """Raise RuntimeError unless all sides that learn have the same number of parameters."""
-    known = {name: count for name, count in counts.items() if count is not None}
-    if len(set(known.values())) > 1:
-        raise RuntimeError(f"the sides have different networks, so that no ratio means anything: parameters {known}.")
+def equal_work(ready: dict[str, dict]) -> None:
+    """Raise RuntimeError unless all sides that learn have as many parameters and update them as often."""
+    for what in ("parameters", "updates"):
+        known = {name: answer[what] for name, answer in ready.items() if answer[what] is not None}
+        if len(set(known.values())) > 1:
+            raise RuntimeError(f"the sides do different work, so that no ratio means anything: {what} {known}.")
 
 
 def ratios(ours: list[float], peer: list[float]) -> dict[str, float]:
@@ -123,7 +124,7 @@ def rates(sides: dict[str, tuple[str, dict]], repeats: int) -> tuple[dict[str, d
     """Run a timed case: what is known of each side (`each`, a rate a turn, beside its first answer), and the absent."""
     workers, absent = start(sides)
     try:
-        equal_parameters({name: worker.ready["parameters"] for name, worker in workers.items()})
+        equal_work({name: worker.ready for name, worker in workers.items()})
         each = take_turns(workers, repeats)
         found = {name: {"each": each[name], **worker.ready, **worker.finish()} for name, worker in workers.items()}
         return found, absent
@@ -185,7 +186,7 @@ def record(name: str, unit: str, ours: dict, peer: dict | None, note: str, goal:
         met = None
     else:
         met = mine <= goal if goal_of == "ours" else (compared["ratio_median"] or 0) >= goal
-    describe = lambda side: {key: side.get(key) for key in ("parameters", "seconds", "peak_bytes")}
+    describe = lambda side: {key: side.get(key) for key in ("parameters", "updates", "seconds", "peak_bytes")}
     return {
         "name": name,
         "unit": unit,

@@ -39,6 +39,7 @@ class Side(NamedTuple):
         window: does the work and waits for its end.
         finite: whether every number of the final state is finite.
         parameters: learned numbers (no targets), None where nothing learns.
+        updates: calls of the learner for each unit, None where nothing learns.
         figures: what is counted rather than timed, such as bytes.
     """
 
@@ -47,6 +48,7 @@ class Side(NamedTuple):
     window: Callable[[], Any]
     finite: Callable[[], bool]
     parameters: int | None = None
+    updates: float | None = None
     figures: dict[str, float] | None = None
 
 
@@ -92,7 +94,8 @@ def serve(target: str, settings: dict, say: Callable[[dict], None], turns) -> No
     timed("compile", side.compile)
     if settings.get("warm", True):  # also passes the start-up phase, in which nothing learns
         timed("first window", side.window)
-    ready = {"seconds": seconds, "units": side.units, "parameters": side.parameters, "figures": side.figures}
+    ready = {"seconds": seconds, "units": side.units, "parameters": side.parameters, "updates": side.updates}
+    ready |= {"figures": side.figures}
     say({"ready": {**ready, "versions": versions()}})
     for _ in turns:
         timed("window", side.window)

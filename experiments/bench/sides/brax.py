@@ -101,7 +101,7 @@ def sac(settings: dict) -> Side:
 
     # The first stop is before any training, once networks, environment and replay are made.
     window()
-    return Side(settings["units"], lambda: None, window, lambda: finite(seen["parameters"]), seen["count"])
+    return Side(settings["units"], lambda: None, window, lambda: finite(seen["parameters"]), seen["count"], 1.0)
 
 
 def stepping(settings: dict) -> Side:

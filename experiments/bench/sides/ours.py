@@ -48,7 +48,14 @@ def whole(settings: dict) -> Side:
         state["run"], metrics = state["chunk"](state["run"])
         jax.block_until_ready((state["run"].step, metrics))
 
-    return Side(ticks * one.frames, compile, window, lambda: finite(state["run"].parts), learned(recipe))
+    return Side(
+        ticks * one.frames,
+        compile,
+        window,
+        lambda: finite(state["run"].parts),
+        learned(recipe),
+        one.updates / one.frames,
+    )
 
 
 def bare(settings: dict) -> Side:
@@ -75,7 +82,7 @@ def bare(settings: dict) -> Side:
     def window():
         state["carry"] = jax.block_until_ready(state["updates"](state["carry"], batch, jax.random.key(2)))
 
-    return Side(count, compile, window, lambda: finite(state["carry"][0]), learned(recipe))
+    return Side(count, compile, window, lambda: finite(state["carry"][0]), learned(recipe), 1.0)
 
 
 def replay(settings: dict) -> Side:

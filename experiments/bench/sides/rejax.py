@@ -33,7 +33,7 @@ def trainer(name: str, settings: dict, config: dict, networks) -> Side:
         return all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(networks(state["train"])))
 
     count = sum(x.size for x in jax.tree.leaves(networks(state["train"])))
-    return Side(ticks * frames, compile, window, finite, count)
+    return Side(ticks * frames, compile, window, finite, count, 1 / frames)
 
 
 def replay(settings: dict) -> dict:

@@ -29,7 +29,8 @@ def trainer(algorithm, settings: dict, config: dict, states) -> Side:
         return all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(networks()))
 
     count = sum(x.size for x in jax.tree.leaves(networks()))
-    return Side(settings["units"], lambda: None, window, finite, count)
+    updates = 1 / (config.get("n_steps", 1) * env.num_envs)  # PPO's once a rollout, the others' each step
+    return Side(settings["units"], lambda: None, window, finite, count, updates)
 
 
 def replay(settings: dict) -> dict:
