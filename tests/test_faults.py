@@ -24,6 +24,18 @@ def test_killed_runs_end_bit_equal(undisturbed, tmp_path):
     assert during["killed"] and during["bit_equal"]
 
 
+def test_a_kill_that_comes_too_late_is_no_trial(monkeypatch, tmp_path):
+    late = {"killed": False, "seconds": 1.0, "checkpoints": 3, "while_saving": False}
+
+    def ended(run, moment):
+        run.mkdir()
+        return late
+
+    monkeypatch.setattr(faults, "kill", ended)
+    with pytest.raises(RuntimeError, match="ended before it could be killed"):
+        faults.kills(1, tmp_path, random.Random(0), {}, 1.0)
+
+
 def test_flipped_bytes_are_detected_or_harmless(undisturbed, tmp_path):
     finished, expected, _ = undisturbed
     trials = faults.flips(10, finished, tmp_path, random.Random(1), expected)
