@@ -1,7 +1,9 @@
-"""What every recipe asks of its numbers and of the action space, each refusal one sentence."""
+"""What recipes share: checks of their numbers and of the action space, each refusal one sentence, and schedules."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxrl.core import BadInput, Box, Discrete
@@ -21,6 +23,11 @@ def within(config: Any, **ranges: tuple[float, float]) -> None:
         value = getattr(config, name)
         if isinstance(value, int | float) and not low <= value <= high:
             raise BadInput(f"{name} is {value}; it must lie between {low} and {high}.")
+
+
+def falling(lr: float | jax.Array, frames: int) -> float | jax.Array | Callable[[jax.Array], jax.Array]:
+    """A learning rate that falls linearly to 0 over that many frames; constant where they are 0."""
+    return lr if frames == 0 else lambda now: lr * jnp.maximum(1 - now / frames, 0)
 
 
 def continuous(agent: str, action: Box | Discrete) -> int:

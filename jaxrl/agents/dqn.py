@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl.agents.common import at_least, discrete, within
+from jaxrl.agents.common import at_least, discrete, falling, within
 from jaxrl.core import Agent, Recipe, Specs, adam, every, mean, minimise, track
 from jaxrl.equations.distributions import epsilon_greedy
 from jaxrl.equations.values import double_q_target, huber, q_target
@@ -23,6 +23,7 @@ class Config:
 
     widths: tuple[int, ...] = (64, 64)  # hidden widths
     lr: float = 3e-4  # Adam
+    decay_frames: int = 0  # frames over which lr falls linearly to 0; 0 keeps it
     gamma: float = 0.98  # discount a step
     double: bool = True  # choose the next action by the online network
     n: int = 10  # steps of the return
@@ -41,6 +42,7 @@ class Config:
         at_least(
             self,
             lr=0,
+            decay_frames=0,
             n=1,
             target_period=1,
             batch=1,
@@ -83,7 +85,7 @@ def build(specs: Specs, config: Config) -> Agent:
         return action, memory, {}
 
     rules = {
-        "critic": minimise(critic_loss, adam(config.lr), "critic", reads="target"),
+        "critic": minimise(critic_loss, adam(falling(config.lr, config.decay_frames)), "critic", reads="target"),
         "target": every(config.target_period, track("critic", "target", 1.0)),
     }
     return Agent(init, act, rules)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, continuous, within
+from jaxrl.agents.common import at_least, continuous, falling, within
 from jaxrl.core import Agent, Batch, Discrete, Recipe, Specs, adam, epochs, minimise, on
 from jaxrl.equations.distributions import categorical_entropy, categorical_log_prob, normal_entropy, normal_log_prob
 from jaxrl.equations.policies import clipped_value_loss, ppo_surrogate
@@ -157,11 +157,10 @@ def build(specs: Specs, config: Config) -> Agent:
         }
         return total, metrics
 
-    lr = config.lr
-    if config.decay_frames:
-        lr = lambda frames: config.lr * jnp.maximum(1 - frames / config.decay_frames, 0)
     statistics = ("norm", "reward_norm") if config.normalise else ()
-    learn = minimise(loss, adam(lr, clip=config.clip, eps=1e-5), ("actor", "critic"))
+    learn = minimise(
+        loss, adam(falling(config.lr, config.decay_frames), clip=config.clip, eps=1e-5), ("actor", "critic")
+    )
     axis = "env" if config.gru else "sample"
     rules = {"policy": on(advantages, epochs(config.epochs, config.minibatches, learn, axis), ("critic", *statistics))}
     if config.normalise:
