@@ -23,6 +23,7 @@ from jaxrl.core import (
     on,
     repeat,
     scoped,
+    shuffled,
     stateless,
     track,
     unknown,
@@ -173,6 +174,16 @@ def test_epochs_show_everything_once_an_epoch(axis, shape):
     minibatches = 3 if axis == "sample" else 2
     parts, _, _ = step(epochs(2, minibatches, stateless(look, ("total", "count")), axis), parts, batch)
     assert parts["total"] == 2 * 66 and parts["count"] == 24
+
+
+@pytest.mark.parametrize("size", [1, 5, 512, 5000])
+def test_shuffles_are_permutations_and_uniform(size):
+    order = shuffled(jax.random.key(1), 40, size)
+    assert_array_equal(jnp.sort(order, axis=1), jnp.broadcast_to(jnp.arange(size), (40, size)))
+    if size == 5:
+        many = shuffled(jax.random.key(2), 6000, 5)
+        for place in range(5):
+            assert_allclose(jnp.bincount(many[:, place], length=5) / 6000, 0.2, atol=0.02)
 
 
 def test_epochs_refuse_what_does_not_divide():

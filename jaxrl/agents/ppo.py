@@ -99,7 +99,8 @@ def build(specs: Specs, config: Config) -> Agent:
             noise = jax.random.normal(ctx.key, output.shape) if explore else 0.0
             raw = output + jnp.exp(parts["actor"]["log_std"]) * noise
             action = jnp.clip(raw, -1, 1)  # for the environment only: the ratio is of the unclipped action
-        extras = {"raw": raw, "log_prob": log_prob_of(parts["actor"], output, raw), "value": value[0]}
+        extras = {"log_prob": log_prob_of(parts["actor"], output, raw), "value": value[0]}
+        extras |= {} if choices else {"raw": raw}
         return action, {"actor": memory_actor, "critic": memory_critic}, extras
 
     def advantages(parts, batch, ctx) -> Batch:
@@ -118,7 +119,12 @@ def build(specs: Specs, config: Config) -> Agent:
             reward, discount, value, value_next, config.lambda_, batch["end"]
         )
         began = jnp.concatenate([jnp.zeros_like(batch["end"][:1]), batch["end"][:-1]])
-        made = {"obs": seen(parts, batch["obs"]), "action": batch["extras"]["raw"], "began": began, "reward": reward}
+        made = {
+            "obs": seen(parts, batch["obs"]),
+            "action": batch["extras"].get("raw", batch["action"]),
+            "began": began,
+            "reward": reward,
+        }
         made |= {"log_prob": batch["extras"]["log_prob"], "value": value, "memory": batch["memory"]}
         return {**made, "advantage": advantage, "target": advantage + value}
 
