@@ -1,4 +1,5 @@
 # Every target makes what it needs in .venv, once. `make train` and `make test` are all a newcomer types.
+PYTHON  ?= python3
 PY      := .venv/bin/python
 READY   := .venv/.ready
 export MUJOCO_GL ?= disabled
@@ -16,7 +17,9 @@ WORKERS ?= 2
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
-	python3 -m venv .venv
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || \
+		{ echo "python3 is not 3.11, 3.12 or 3.13: make setup PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv .venv
 	$(PY) -m pip install -q --require-hashes -r requirements.lock
 	$(PY) -m pip install -q --no-deps --no-build-isolation --no-index -e .
 	touch $(READY)
@@ -50,7 +53,7 @@ bench-peers: .venv-bench/.ready
 
 .venv-bench/.ready: requirements-bench.txt
 	@echo "The peers' virtual environment takes about 2 GB (more where torch comes with CUDA) and some minutes."
-	python3 -m venv .venv-bench
+	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install -q -r requirements-bench.txt
 	@du -sh .venv-bench
 	touch .venv-bench/.ready

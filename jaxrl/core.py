@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxrl.errors import BadInput, unknown
@@ -149,8 +150,8 @@ def batched(env: Env, num_envs: int, starts: int | Callable[[Parts, Key], PyTree
     draw = starts if callable(starts) else lambda parts, key: jax.vmap(env.reset)(jax.random.split(key, starts))
 
     def reset(key, parts=None):
-        keys = each_key(key, num_envs)
-        state, step = jax.vmap(env.reset)(keys)
+        keys, draws = _split_each(each_key(key, num_envs))
+        state, step = jax.vmap(env.reset)(draws)
         zero = {"return": jnp.zeros(num_envs), "length": jnp.zeros(num_envs, jnp.int32)}
         bank = None if starts is None else draw(parts or {}, fold(key, num_envs))
         return {"env": state, "bank": bank, "episode": zero, "keys": keys}, step.obs
@@ -171,7 +172,7 @@ def batched(env: Env, num_envs: int, starts: int | Callable[[Parts, Key], PyTree
         end = out.end
 
         def restart():
-            keys, draws = jnp.moveaxis(jax.vmap(jax.random.split)(state["keys"]), 1, 0)
+            keys, draws = _split_each(state["keys"])
             again = (*fresh(state["bank"], draws), keys, jax.tree.map(jnp.zeros_like, episode))
             return where(end, again, (inner, out.obs, state["keys"], episode))
 
@@ -186,6 +187,11 @@ def batched(env: Env, num_envs: int, starts: int | Callable[[Parts, Key], PyTree
     return Envs(reset, step, refresh, env.specs)
 
 
+def _split_each(keys: Key) -> tuple[Key, Key]:
+    """Two keys from each: [N] -> [N], [N]."""
+    return tuple(jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0))
+
+
 def _team(reward: jax.Array) -> jax.Array:
     """[N] from [N] or [N, agents]: an episode's return is the team's."""
     return reward if reward.ndim == 1 else reward.sum(axis=tuple(range(1, reward.ndim)))
@@ -197,14 +203,15 @@ def _team(reward: jax.Array) -> jax.Array:
 class Ctx(NamedTuple):
     """What a call may know beside its arguments.
 
-    Fields: key, randomness for this call alone; step (int32 []), the loop's clock in frames, shared by all seeds;
+    Fields: key, randomness for this call alone; step (int32 []), the loop's clock in frames when the tick began, shared
+    by all seeds;
     update (int32 []), the number of this update over the run, shared likewise, so that `every` never branches per
     seed.
     """
 
     key: Key
     step: jax.Array
-    update: jax.Array = jnp.int32(0)
+    update: Any = np.int32(0)  # of numpy: a default of jax would start the backend at import
 
 
 # fn(live, frozen, batch, key) -> (scalar, metrics): gradient flows through `live` only; both are Parts.
@@ -224,6 +231,7 @@ class Rule:
     update: Callable[[Parts, PyTree, Batch, Ctx], tuple[Parts, PyTree, Metrics]]
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    around: "tuple[Callable[[Rule], Rule], Rule] | None" = None  # of a wrapped rule: the wrapping, and what is within
 
 
 @dataclass(frozen=True)
@@ -281,7 +289,7 @@ class Recipe:
     Attributes:
         num_envs: environments stepped side by side.
         unroll: environment steps of each in one tick.
-        ratio: updates a tick, an int or a function `(parts, ctx) -> int32 []`.
+        ratio: updates a tick, an int or a function `(parts, ctx) -> int32 []` of at most `most`.
         warmup: frames of uniform actions without an update, before learning begins.
         starts: see `batched`.
     """
@@ -293,6 +301,7 @@ class Recipe:
     ratio: int | Callable[[Parts, Ctx], jax.Array] = 1
     warmup: int = 0
     starts: int | Callable[[Parts, Key], PyTree] | None = None
+    most: int | None = None  # needed where the ratio is a function: updates are numbered by it
 
 
 def describe(agent: Agent) -> str:
@@ -366,16 +375,26 @@ def minimise(
         steps, state = tx.update(gradients, state, live, frames=ctx.step, **extra)
         return parts | optax.apply_updates(live, steps), state, {"loss": value, **metrics}
 
-    return Descent(init, update, tuple(dict.fromkeys((*wrt, *reads))), wrt, loss, tx, signals)
+    return Descent(init, update, tuple(dict.fromkeys((*wrt, *reads))), wrt, None, loss, tx, signals)
 
 
-def also(rule: Descent, *losses: Loss, wrt: str | Iterable[str] = (), reads: str | Iterable[str] = ()) -> Descent:
-    """A rule of `minimise` with further losses in its one backward pass, on further parts where they need some."""
+def also(rule: Rule, *losses: Loss, wrt: str | Iterable[str] = (), reads: str | Iterable[str] = ()) -> Rule:
+    """A rule of `minimise` with further losses in its one backward pass, on further parts where they need some.
+
+    It reaches through `on`, `epochs`, `repeat` and `every`. Raises BadInput where there is no `minimise` within.
+    """
+    if rule.around is not None:
+        wrap, inner = rule.around
+        return wrap(also(inner, *losses, wrt=wrt, reads=reads))
+    if not isinstance(rule, Descent):
+        raise BadInput("also(...) adds a loss to a rule that minimise made, and there is none in this one.")
     everything = tuple(dict.fromkeys((*rule.writes, *names(wrt))))
     return minimise(add(rule.loss, *losses), rule.tx, everything, (*rule.reads, *names(reads)), rule.signals)
 
 
-ADDED = 1000  # beyond what a loss might fold into its own key
+# Streams of their own for `add` and `on`. `split(key, n)[i]` is `fold_in(key, i)`, so that small numbers would meet the
+# keys that a loss splits for its batch.
+ADDED, MAPPED = 1 << 30, 1 << 31
 
 
 def add(*losses: Loss) -> Loss:
@@ -425,7 +444,7 @@ def every(n: int, rule: Rule) -> Rule:
         # The predicate is shared by all seeds, so that this stays a branch under vmap.
         return jax.lax.cond(ctx.update % n == n - 1, do, lambda: (parts, state, skipped))
 
-    return Rule(rule.init, update, rule.reads, rule.writes)
+    return Rule(rule.init, update, rule.reads, rule.writes, (lambda inner: every(n, inner), rule))
 
 
 def _scanned(rule: Rule, count: int, batch_at: Callable[[jax.Array], Batch]) -> Callable:
@@ -451,7 +470,7 @@ def repeat(n: int, rule: Rule) -> Rule:
     def update(parts, state, batch, ctx):
         return _scanned(rule, n, lambda i: batch)(parts, state, ctx)
 
-    return Rule(rule.init, update, rule.reads, rule.writes)
+    return Rule(rule.init, update, rule.reads, rule.writes, (lambda inner: repeat(n, inner), rule))
 
 
 def epochs(n: int, minibatches: int, rule: Rule, axis: str = "sample") -> Rule:
@@ -484,7 +503,7 @@ def epochs(n: int, minibatches: int, rule: Rule, axis: str = "sample") -> Rule:
         order = shuffled(fold(ctx.key, n * minibatches), n, size).reshape(n * minibatches, -1)
         return _scanned(rule, n * minibatches, lambda i: pick(order[i]))(parts, state, ctx)
 
-    return Rule(rule.init, update, rule.reads, rule.writes)
+    return Rule(rule.init, update, rule.reads, rule.writes, (lambda inner: epochs(n, minibatches, inner, axis), rule))
 
 
 def shuffled(key: Key, n: int, size: int) -> jax.Array:
@@ -503,10 +522,13 @@ def on(batch_map: Callable[[Parts, Batch, Ctx], Batch], rule: Rule, reads: str |
     reads = names(reads)
 
     def update(parts, state, batch, ctx):
-        mapped = batch_map(_Declared({name: parts[name] for name in reads}), batch, ctx._replace(key=fold(ctx.key, 7)))
+        mapped = batch_map(
+            _Declared({name: parts[name] for name in reads}), batch, ctx._replace(key=fold(ctx.key, MAPPED))
+        )
         return rule.update(parts, state, mapped, ctx)
 
-    return Rule(rule.init, update, tuple(dict.fromkeys((*reads, *rule.reads))), rule.writes)
+    around = (lambda inner: on(batch_map, inner, reads), rule)
+    return Rule(rule.init, update, tuple(dict.fromkeys((*reads, *rule.reads))), rule.writes, around)
 
 
 def stateless(
@@ -608,7 +630,8 @@ def where(mask: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
 
     def pick(a, b):
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(pick(jax.random.key_data(a), jax.random.key_data(b)))
+            data = pick(jax.random.key_data(a), jax.random.key_data(b))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(a))
         return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
 
     return jax.tree.map(pick, yes, no)

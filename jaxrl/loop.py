@@ -56,7 +56,8 @@ class Loop(NamedTuple):
     `init(key) -> run`; `collect(run) -> (run, transitions [T, N, ...])` steps the environments and advances the clock;
     `learn(run, transitions) -> (run, metrics)` does the rest of a tick; `chunk(run, ticks) -> (run, metrics)` scans
     ticks and reduces each metric to its mean over the chunk. `frames` is how far one tick moves the clock; `updates`
-    is the (largest) number of updates in it. `rule` is the chain of the agent's rules.
+    is the (largest) number of updates in it. Jit `init` where a chunk is donated: made eagerly, what is acted on may
+    share a buffer with the environments' state.
     """
 
     init: Callable[[Key], Run]
@@ -86,7 +87,9 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
         raise BadInput(f"warmup is {recipe.warmup}; it is a number of frames, at least 0.")
     envs = None if env is None else batched(env, recipe.num_envs, recipe.starts)
     frames = max(int(ratio), 1) if env is None else recipe.num_envs * recipe.unroll * env.specs.frames
-    most = getattr(ratio, "most", 1) if callable(ratio) else ratio
+    most = recipe.most if callable(ratio) else ratio
+    if most is None:
+        raise BadInput("ratio is a function, so `most` has to say how many updates a tick it asks for at most.")
     observe, rule = chain(agent.observe if envs else {}), chain(agent.rules)
     everyone = jnp.arange(recipe.num_envs)
 
@@ -144,7 +147,7 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
 
     def learn(run: Run, transitions: Batch) -> tuple[Run, Metrics]:
         began = run.step - jnp.int32(frames)
-        ctx = Ctx(stream(run, OBSERVE, began), run.step, began // jnp.int32(frames))
+        ctx = Ctx(stream(run, OBSERVE, began), began, began // jnp.int32(frames))
         parts, observing, seen = observe.update(run.parts, run.observe, transitions, ctx)
         held = run.source if env is None else source.add(run.source, transitions, ctx)
         run = run._replace(parts=parts, observe=observing, source=held)
@@ -155,37 +158,36 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
         """`ratio` times: sample, the rules in order, note. A dynamic trip count needs no branch for the warm-up."""
         key_sample, key_learn = stream(run, SAMPLE, began), stream(run, LEARN, began)
         number = began // jnp.int32(frames) * most
+        note = source.note or (lambda held, batch, metrics: held)
 
-        def once(i, carry):
-            parts, rules, held, total = carry
+        def learned(i, parts, rules, held):
             batch = source.sample(held, parts, fold(key_sample, i))
-            parts, rules, metrics = rule.update(parts, rules, batch, Ctx(fold(key_learn, i), run.step, number + i))
-            held = held if source.note is None else source.note(held, batch, metrics)
-            total = jax.tree.map(
-                lambda t, m: t + jnp.stack([jnp.where(jnp.isnan(m), 0, m), ~jnp.isnan(m)]), total, average(metrics)
-            )
-            return parts, rules, held, total
+            parts, rules, metrics = rule.update(parts, rules, batch, Ctx(fold(key_learn, i), began, number + i))
+            return parts, rules, batch, metrics
 
-        start = (run.parts, run.rules, run.source)
-        shapes = jax.eval_shape(
-            lambda c: average(
-                rule.update(*c[:2], source.sample(c[2], c[0], key_sample), Ctx(key_learn, run.step, number))[2]
-            ),
-            start,
-        )
+        def noting(i, carry):
+            parts, rules, held, total = carry
+            parts, rules, batch, metrics = learned(i, parts, rules, held)
+            return parts, rules, note(held, batch, metrics), tally(total, metrics)
+
+        def only_learning(i, carry):
+            # The source is closed over rather than carried: nothing changes it, so no seed's branch has to copy it.
+            parts, rules, _, total = carry
+            parts, rules, _, metrics = learned(i, parts, rules, run.source)
+            return parts, rules, (), tally(total, metrics)
+
+        shapes = jax.eval_shape(lambda: average(learned(0, run.parts, run.rules, run.source)[3]))
         total = jax.tree.map(lambda m: jnp.zeros(2), shapes)
-        count = (
-            ratio(run.parts, Ctx(stream(run, RATIO, began), run.step, number)) if callable(ratio) else jnp.int32(ratio)
-        )
-        if source.note is None:
-            # Closed over rather than carried: nothing changes it, so no seed's branch has to copy it.
-            body = lambda i, c: (lambda out: (*out[:2], out[3]))(once(i, (*c[:2], run.source, c[2])))
-            carry = (run.parts, run.rules, total)
+        if callable(ratio):
+            count = jnp.minimum(ratio(run.parts, Ctx(stream(run, RATIO, began), began, number)), most)
         else:
-            body, carry = once, (*start, total)
-        carry = jax.lax.fori_loop(0, jnp.where(run.step > recipe.warmup, count, 0), body, carry)
-        run = run._replace(parts=carry[0], rules=carry[1], source=carry[2] if len(carry) == 4 else run.source)
-        return run, jax.tree.map(lambda t: jnp.where(t[1] > 0, t[0] / t[1], jnp.nan), carry[-1])
+            count = ratio
+        count = jnp.where(run.step > recipe.warmup, count, 0)
+        held = run.source if source.note else ()
+        body = only_learning if source.note is None else noting
+        parts, rules, held, total = jax.lax.fori_loop(0, count, body, (run.parts, run.rules, held, total))
+        run = run._replace(parts=parts, rules=rules, source=held if source.note else run.source)
+        return run, jax.tree.map(lambda t: jnp.where(t[1] > 0, t[0] / t[1], jnp.nan), total)
 
     def tick(run: Run, _=None) -> tuple[Run, Metrics]:
         if env is None:
@@ -203,6 +205,12 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
         return run, {name: _over_chunk(values) for name, values in metrics.items()}
 
     return Loop(init, collect, learn, chunk, frames, most)
+
+
+def tally(total: Metrics, metrics: Metrics) -> Metrics:
+    """(sum, count) of each metric's averages so far, NaN left out: float32 [2]."""
+    one = lambda m: jnp.stack([jnp.where(jnp.isnan(m), 0, m), ~jnp.isnan(m)])
+    return jax.tree.map(lambda t, m: t + one(m), total, average(metrics))
 
 
 def average(metrics: Metrics) -> Metrics:
@@ -231,13 +239,13 @@ def over_seeds(one: Loop, how: str | None = None) -> Loop:
     def each(fn, run, *rest):
         if how == "vmap":
             return jax.vmap(fn, in_axes=(axes, *[0 for _ in rest]), out_axes=(axes, 0))(run, *rest)
-        out, other = jax.lax.map(
-            lambda one_run: (lambda r, m: (r._replace(step=()), m))(
-                *fn(one_run[0]._replace(step=run.step), *one_run[1:])
-            ),
-            (run._replace(step=()), *rest),
-        )
-        return out, other
+
+        def of_one(args):
+            single, *others = args
+            after, result = fn(single._replace(step=run.step), *others)
+            return after._replace(step=()), result
+
+        return jax.lax.map(of_one, (run._replace(step=()), *rest))
 
     def init(keys):
         if how == "vmap":
@@ -275,7 +283,7 @@ def train(
         steps: frames to train for, rounded down to whole chunks.
         chunk: frames between points of the metrics; None makes one chunk of the whole run.
         events: run between chunks, in this order, when the clock is at a multiple of their period.
-        **settings: the loop settings of `Recipe`: num_envs, unroll, ratio, warmup, starts.
+        **settings: the loop settings of `Recipe`: num_envs, unroll, ratio, most, warmup, starts.
 
     Returns:
         The final run, and metrics with a leading axis of chunks.
@@ -329,8 +337,8 @@ def check_lengths(one: Loop, steps: int, chunk: int, events: tuple[Event, ...] =
             raise BadInput(f"an event's period of {event.period} frames is not a multiple of the chunk's {chunk}.")
 
 
-def evaluate(env: Env, agent: Agent, parts: Parts, key: Key, episodes: int = 8, explore: bool = False) -> Metrics:
-    """Play whole episodes side by side on the task's own starts, inside jit.
+def evaluate(env: Env, agent: Agent, parts: Parts, key: Key, episodes: int = 8) -> Metrics:
+    """Play whole episodes side by side on the task's own starts, without exploration, inside jit.
 
     Returns:
         `return` float32 [episodes] and `length` int32 [episodes], in the environment's steps.
@@ -348,7 +356,7 @@ def evaluate(env: Env, agent: Agent, parts: Parts, key: Key, episodes: int = 8, 
     def step(carry):
         t, state, obs, memory, total, length, alive = carry
         ctx = lambda i: Ctx(fold(fold(key_act, t), i), jnp.int32(0))
-        action, memory, _ = jax.vmap(lambda i, o, m: agent.act(parts, m, o, ctx(i), explore))(everyone, obs, memory)
+        action, memory, _ = jax.vmap(lambda i, o, m: agent.act(parts, m, o, ctx(i), False))(everyone, obs, memory)
         state, out = jax.vmap(env.step)(state, action)
         reward = out.reward.reshape(episodes, -1).sum(axis=-1)
         total, length = total + jnp.where(alive, reward, 0), length + alive

@@ -13,6 +13,7 @@ from jaxrl.core import (
     Rule,
     adam,
     add,
+    also,
     by_frames,
     chain,
     describe,
@@ -113,6 +114,16 @@ def test_add_is_one_backward_pass_of_the_sum():
     assert set(metrics) == {"loss", "error", "size"}
     with pytest.raises(BadInput, match="'error'"):
         step(minimise(add(square, square), optax.sgd(0.1), "w"))
+
+
+def test_also_reaches_through_what_wraps_a_rule():
+    rule = minimise(square, optax.sgd(0.1), "w")
+    both = step(also(rule, pull))[0]["w"]
+    for wrapped in (every(1, rule), repeat(1, rule), on(lambda parts, batch, ctx: batch, rule)):
+        assert_allclose(step(also(wrapped, pull))[0]["w"], both, rtol=1e-6)
+    assert_allclose(both, [1.05 - 0.1, 1.25 - 0.2], rtol=1e-6)
+    with pytest.raises(BadInput, match="minimise"):
+        also(track("w", "target", 0.1), pull)
 
 
 def test_chain_of_one_is_the_one():

@@ -59,7 +59,7 @@ def test_the_auxiliary_loss_smooths_and_leaves_the_rest():
     env = scale_action(make("pendulum"))
     base = sac.recipe(env.specs, SMALL)
     change = {}
-    for weight in (0.0, 100.0):
+    for weight in (0.0, 1000.0):
         recipe = replace(base, agent=ideas.smooth(base.agent, weight))
         run, metrics = chunk(env, recipe, 200)
         change[weight] = metrics["actor/change"]
@@ -68,17 +68,15 @@ def test_the_auxiliary_loss_smooths_and_leaves_the_rest():
             plain, _ = chunk(env, base, 200)
             same = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), run.parts, plain.parts)
             assert max(jax.tree.leaves(same)) < 1e-3
-    assert change[100.0] < 0.7 * change[0.0]
+    assert change[1000.0] < 0.7 * change[0.0]
 
 
 def test_the_mirrored_source_shows_both_sides_consistently():
     env = probe(5, continuous=True)
     base = sac.recipe(env.specs, SMALL)
-    one = loop(env, base)
     run, _ = chunk(env, base, 100)
-    batch = ideas.mirrored(one_source := base.source).sample(run.source, run.parts, KEY)
-    plain = one_source.sample(run.source, run.parts, jax.random.split(KEY)[0])
-    assert one.frames == 1
+    batch = ideas.mirrored(base.source, (-1.0,)).sample(run.source, run.parts, KEY)
+    plain = base.source.sample(run.source, run.parts, jax.random.split(KEY)[0])
     sign = batch["obs"] * plain["obs"]  # observations are -1 or 1
     assert set(np.asarray(sign).ravel()) == {-1.0, 1.0}
     assert_allclose(batch["action"], sign * plain["action"])
@@ -100,7 +98,7 @@ def test_the_perturbation_comes_when_it_is_due():
 
 
 def test_the_three_ideas_combine():
-    env = probe(5, continuous=True)
+    env = scale_action(make("pendulum"))
     run, metrics = chunk(env, ideas.recipe(env.specs, SMALL), 100)
     assert {"actor/change", "critic/loss"} <= set(metrics)
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(run.parts))

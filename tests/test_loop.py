@@ -1,5 +1,7 @@
 """The loop: one program, exact clocks, true ends, seeds, events, offline runs, evaluation."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,6 +109,24 @@ def test_chunks_compose_bit_for_bit():
     assert all(jax.tree.leaves(same))
 
 
+@pytest.mark.parametrize("name", ["sac", "ppo", "stream_q"])
+def test_vmapped_seeds_equal_a_loop_of_seeds(name):
+    """20 updates of each kind of agent, all of its parts."""
+    module = importlib.import_module(f"jaxrl.agents.{name}")
+    small = {
+        "sac": {"widths": (8,), "batch": 8, "capacity": 64, "warmup": 0},
+        "ppo": {"widths": (8,), "unroll": 8, "epochs": 1, "minibatches": 1},
+        "stream_q": {"width": 8},
+    }
+    env = probe(5, continuous=name == "sac")
+    one = loop(env, module.recipe(env.specs, module.Config(**small[name])))
+    keys = jax.random.split(KEY, 2)
+    many = over_seeds(one, "vmap")
+    runs, _ = jax.jit(many.chunk, static_argnums=1)(jax.jit(many.init)(keys), 20)
+    run, _ = jax.jit(one.chunk, static_argnums=1)(jax.jit(one.init)(keys[1]), 20)
+    jax.tree.map(lambda a, b: assert_allclose(a[1], b, atol=1e-5), runs.parts, run.parts)
+
+
 @pytest.mark.parametrize("how", ["vmap", "map"])
 def test_many_seeds_equal_a_loop_of_seeds(how):
     """20 updates; the parts agree within 1e-5, and so do what they learned from."""
@@ -159,7 +179,11 @@ def test_ratio_counts_updates_and_may_be_a_function():
     run, metrics = total(3)
     assert run.parts["n"] == 18 and metrics["count/update"] == 8.5  # 0 .. 17
     assert total(0)[0].parts["n"] == 0
-    assert total(lambda parts, ctx: jnp.where(ctx.step > 3, 2, 0))[0].parts["n"] == 6
+    late = lambda parts, ctx: jnp.where(ctx.step >= 3, 2, 0)
+    run, metrics = train(probe(1), agent, latest(), KEY, steps=6, ratio=late, most=2)
+    assert run.parts["n"] == 6 and metrics["count/update"] == 8.5  # 6 .. 11
+    with pytest.raises(BadInput, match="`most`"):
+        total(late)
 
 
 def test_events_are_due_by_the_clock():

@@ -21,13 +21,16 @@ def smooth(agent: Agent, weight: float) -> Agent:
     return replace(agent, rules={**agent.rules, "actor": also(agent.rules["actor"], jerk)})
 
 
-# A source: every transition may also be seen in the mirror, where the task has that symmetry.
-def mirrored(source: Source) -> Source:
+# A source: every transition may also be seen in the mirror, where the task has that symmetry. `signs` says which
+# entries of the observation the mirror turns around; the action it always does.
+def mirrored(source: Source, signs) -> Source:
     def sample(state, parts, key):
         key_batch, key_flip = jax.random.split(key)
         batch = source.sample(state, parts, key_batch)
-        sign = jax.random.rademacher(key_flip, batch["reward"].shape, jnp.float32)[:, None]
-        return {**batch, **{name: sign * batch[name] for name in ("obs", "action", "next_obs")}}
+        flip = jax.random.bernoulli(key_flip, 0.5, batch["reward"].shape)[:, None]
+        turned = {name: batch[name] * jnp.asarray(signs) for name in ("obs", "next_obs")}
+        turned["action"] = -batch["action"]
+        return {**batch, **{name: jnp.where(flip, new, batch[name]) for name, new in turned.items()}}
 
     return replace(source, sample=sample)
 
@@ -43,11 +46,12 @@ def perturbed(agent: Agent, period: int, keep: float) -> Agent:
     return replace(agent, rules={**agent.rules, "perturb": every(period, rule)})
 
 
-# All three together, as a recipe that the command line can train: --agent docs.examples.add_your_idea
+# All three together, as a recipe that the command line can train on the pendulum: --agent docs.examples.add_your_idea
 Config = sac.Config
+PENDULUM = (1.0, -1.0, -1.0)  # cos, sin, velocity
 
 
 def recipe(specs, config: sac.Config) -> Recipe:
     base = sac.recipe(specs, config)
     agent = perturbed(smooth(base.agent, 0.1), period=1000, keep=0.8)
-    return replace(base, agent=agent, source=mirrored(base.source))
+    return replace(base, agent=agent, source=mirrored(base.source, PENDULUM))

@@ -245,14 +245,19 @@ class Trained:
     repeat: int = 1
     layout: Literal["vmap", "map"] | None = None
 
+    def chosen(self, scale: Scale) -> dict[str, Any]:
+        """The settings at that scale."""
+        return {name: value(scale) if callable(value) else value for name, value in self.settings.items()}
+
     def __call__(self, scale: Scale, seeds: tuple[int, ...]) -> Outcome:
         import envs
         from experiments.evidence.training import bounded, train
 
         module = importlib.import_module(f"jaxrl.agents.{self.agent}")
         env = bounded(envs.make(self.environment, repeat=self.repeat))
-        settings = {name: value(scale) if callable(value) else value for name, value in self.settings.items()}
-        return train(env, module.recipe(env.specs, module.Config(**settings)), self.score, scale, seeds, self.layout)
+        return train(
+            env, module.recipe(env.specs, module.Config(**self.chosen(scale))), self.score, scale, seeds, self.layout
+        )
 
 
 # The core's sentences, imported where they are raised: the core imports jax.

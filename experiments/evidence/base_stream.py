@@ -80,7 +80,8 @@ CLAIMS = (
     Claim(
         id="stream-td-random-walk",
         claim="Stream TD converges to the values of the five-state random walk, 1/6 to 5/6.",
-        environment="random-walk: 5 places, start in the middle, reward 1 at the right exit",
+        environment="random-walk: 5 places, start in the middle, reward 1 at the right exit; a small "
+        "constant step of 5e-5, discount 1, dense initialisation, rewards and observations as they are",
         metric="minus the root mean square error over the five places",
         arms={"stream td": walk_error},
         checks=(OnMostSeeds("stream td", -0.04),),

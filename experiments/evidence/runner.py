@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.evidence import Claim, Finding, Outcome, overall, unknown
+from experiments.evidence import Arm, Claim, Finding, Outcome, Scale, Trained, overall, unknown
 from jaxrl.statistics import interval, iqm
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +38,7 @@ def run(claim: Claim, scale: str, tune: bool = False, out: Path | None = None) -
     size = claim.scales[scale]
     seeds = (claim.tuning_seeds if tune else claim.test_seeds)[: size.seeds]
     began = time.perf_counter()
+    origin = provenance()  # of the code that runs, which the tree may leave behind meanwhile
     outcomes = {}
     for name, arm in claim.arms.items():
         start = time.perf_counter()
@@ -58,10 +59,10 @@ def run(claim: Claim, scale: str, tune: bool = False, out: Path | None = None) -
         **headline(claim, findings, outcomes),
         "expected": claim.expected,
         "checks": [{"check": f.check, "verdict": f.verdict, **_numbers(f), "level": f.level} for f in findings],
-        "arms": {name: summary(outcome) for name, outcome in outcomes.items()},
+        "arms": {name: {**about(claim.arms[name], size), **summary(outcome)} for name, outcome in outcomes.items()},
         "environment": claim.environment,
         "steps": size.steps,
-        **provenance(),
+        **origin,
         "command": f"python -m experiments.evidence {claim.id} --scale {scale}{' --tune' if tune else ''}",
         "compile_seconds": round(sum(outcome.compile_seconds for outcome in outcomes.values()), 2),
         "wall_seconds": round(time.perf_counter() - began, 2),
@@ -79,6 +80,11 @@ def headline(claim: Claim, findings: tuple[Finding, ...], outcomes: dict[str, Ou
     side = lambda name: {"name": name, **_interval(outcomes[name].scores)}
     baseline = side(check.baseline) if found.level is None else {"name": "threshold", "iqm": found.level}
     return {"baseline": baseline, "treated": side(check.treated), **_numbers(found)}
+
+
+def about(arm: Arm, size: Scale) -> dict[str, Any]:
+    """What the arm changed of its agent's defaults, where it is one that trains a recipe."""
+    return {"agent": arm.agent, "settings": arm.chosen(size)} if isinstance(arm, Trained) else {}
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:

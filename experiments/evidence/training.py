@@ -13,6 +13,7 @@ from envs.core import scale_action
 from experiments.evidence import GreedyReturn, Outcome, Scale, TrainingReturn, bad_input
 from jaxrl.core import Box, Env, Parts, Recipe, stateless
 from jaxrl.loop import evaluate, loop, over_seeds
+from jaxrl.run.programs import EVALUATE
 from jaxrl.statistics import iqm
 
 
@@ -75,7 +76,7 @@ def greedy(env: Env, recipe: Recipe, parts: Parts, keys: jax.Array, episodes: in
     """The IQM [seeds] over greedy episodes on the task's own starts, and the seconds of compiling."""
 
     def play(parts, key):
-        return evaluate(env, recipe.agent, parts, jax.random.fold_in(key, 1), episodes)["return"]
+        return evaluate(env, recipe.agent, parts, jax.random.fold_in(key, EVALUATE), episodes)["return"]
 
     each = jax.vmap(play) if layout == "vmap" else lambda parts, keys: jax.lax.map(lambda x: play(*x), (parts, keys))
     run, seconds = compiled(each, parts, keys)

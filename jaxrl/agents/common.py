@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.core import BadInput, Box, Discrete
+from jaxrl.core import BadInput, Box, Discrete, PyTree
 
 
 def at_least(config: Any, **lowest: float) -> None:
@@ -26,8 +26,20 @@ def within(config: Any, **ranges: tuple[float, float]) -> None:
 
 
 def falling(lr: float | jax.Array, frames: int) -> float | jax.Array | Callable[[jax.Array], jax.Array]:
-    """A learning rate that falls linearly to 0 over that many frames; constant where they are 0."""
+    """A learning rate that falls linearly to 0 over that many frames; constant where they are 0.
+
+    The clock is that of a tick's beginning: the first update has the whole rate, and the last still has some.
+    """
     return lr if frames == 0 else lambda now: lr * jnp.maximum(1 - now / frames, 0)
+
+
+def vector(agent: str, observation: PyTree) -> int:
+    """The length of an observation that is one vector; `BadInput` for any other."""
+    shape = getattr(observation, "shape", None)
+    if shape is None or len(shape) != 1:
+        what = "a pytree" if shape is None else f"of shape {shape}"
+        raise BadInput(f"{agent} needs observations that are one vector, and these are {what}: flatten them.")
+    return shape[0]
 
 
 def continuous(agent: str, action: Box | Discrete) -> int:

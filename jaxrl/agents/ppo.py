@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, continuous, falling, within
+from jaxrl.agents.common import at_least, continuous, falling, vector, within
 from jaxrl.core import Agent, Batch, Discrete, Recipe, Specs, adam, epochs, minimise, on
 from jaxrl.equations.distributions import categorical_entropy, categorical_log_prob, normal_entropy, normal_log_prob
 from jaxrl.equations.policies import clipped_value_loss, ppo_surrogate
@@ -57,6 +57,9 @@ class Config:
         within(self, gamma=(0, 1), lambda_=(0, 1), epsilon=(0, 1))
 
 
+LEARNED = ("action", "log_prob", "value", "advantage", "target")  # what the loss looks at beside the networks' inputs
+
+
 def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput for action spaces PPO cannot act in."""
     choices = isinstance(specs.action, Discrete)
@@ -85,7 +88,7 @@ def build(specs: Specs, config: Config) -> Agent:
         if not choices:
             parts["actor"]["log_std"] = jnp.zeros(outputs)
         if config.normalise:
-            parts |= {"norm": moments(specs.observation.shape), "reward_norm": moments()}
+            parts |= {"norm": moments((vector("ppo", specs.observation),)), "reward_norm": moments()}
         return parts
 
     def act(parts, memory, obs, ctx, explore):
@@ -174,9 +177,6 @@ def build(specs: Specs, config: Config) -> Agent:
         rules["norm"] = observation_statistics("norm")
         rules["reward_norm"] = return_statistics(config.gamma, config.num_envs, "reward_norm")
     return Agent(init, act, rules, memory=lambda: {"actor": actor.memory(), "critic": critic.memory()})
-
-
-LEARNED = ("action", "log_prob", "value", "advantage", "target")
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.common import at_least, continuous, within
-from jaxrl.core import Agent, Recipe, Specs, adam, mean, minimise, track
+from jaxrl.core import Agent, BadInput, Recipe, Specs, adam, mean, minimise, track
 from jaxrl.equations.distributions import tanh_normal_sample
 from jaxrl.equations.policies import soft_policy_loss, temperature_loss
 from jaxrl.equations.values import clipped_q_target
@@ -37,6 +37,8 @@ class Config:
     def __post_init__(self):
         at_least(self, lr=0, alpha=0, batch=1, capacity=1, warmup=0, num_envs=1, ratio=0)
         within(self, gamma=(0, 1), tau=(0, 1))
+        if isinstance(self.alpha, int | float) and self.alpha == 0:
+            raise BadInput("alpha is 0; it must be above 0, as its logarithm is what is learned.")
 
 
 def build(specs: Specs, config: Config) -> Agent:

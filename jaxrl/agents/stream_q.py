@@ -38,13 +38,14 @@ def build(specs: Specs, config: Config) -> Agent:
         q = critic.apply(live["critic"], now.x)
         target = q_target(now.reward, now.discount, critic.apply(frozen["critic"], now.x_next))
         # A trace credits the greedy policy: it ends where another action was tried.
-        explored = q[now.action] < q.max()
-        return -q[now.action], {"delta": target - q[now.action], "reset": jnp.maximum(now.reset, explored)}
+        reset = jnp.maximum(now.reset, batch["extras"]["explored"][0])
+        return -q[now.action], {"delta": target - q[now.action], "reset": reset}
 
     def act(parts, memory, obs, ctx, explore):
         q = critic.apply(parts["critic"], feature.of(parts, obs, memory))
         epsilon = exploration(ctx.step) if explore else 0.0
-        return epsilon_greedy(ctx.key, q, epsilon), memory + 1, {}
+        action = epsilon_greedy(ctx.key, q, epsilon)
+        return action, memory + 1, {"explored": q[action] < q.max()}
 
     optimiser = obgd(config.gamma * config.lambda_, config.kappa, config.lr, config.bound)
     rules = {"critic": minimise(prediction, optimiser, "critic", feature.names, signals=("delta", "reset"))}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, within
+from jaxrl.agents.common import at_least, vector, within
 from jaxrl.core import Agent, Batch, Parts, Recipe, Rule, Specs
 from jaxrl.nets import MLP, Net, leaky_relu, net, sparse_uniform
 from jaxrl.rules.statistics import moments, normalise, observation_statistics, return_statistics, scale
@@ -69,7 +69,7 @@ class Features(NamedTuple):
 
 def features(specs: Specs, config: Stream) -> Features:
     """Normalised observations, with the time within the episode appended where it is limited."""
-    (size,) = specs.observation.shape
+    size = vector("a streaming agent", specs.observation)
     limit = specs.limit
 
     def of(parts, obs, t):

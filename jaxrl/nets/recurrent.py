@@ -35,7 +35,7 @@ class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, memory, obs):
         x = nn.relu(nn.Dense(self.width, kernel_init=self.kernel_init)(obs))
-        memory, x = nn.GRUCell(self.width, recurrent_kernel_init=orthogonal())(memory, x)
+        memory, x = nn.GRUCell(self.width, kernel_init=orthogonal(), recurrent_kernel_init=orthogonal())(memory, x)
         return memory, self.head(x)
 
 

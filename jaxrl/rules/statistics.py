@@ -13,7 +13,10 @@ from jaxrl.core import Rule, stateless
 
 
 class Moments(NamedTuple):
-    """mean and m2 (sum of squared deviations), float32 of one item's shape; count, float32 []."""
+    """mean and m2 (sum of squared deviations), float32 of one item's shape; count, float32 [].
+
+    A float32 counts single samples up to 2^24 and then stands still, as a running window of that length would.
+    """
 
     mean: jax.Array
     m2: jax.Array

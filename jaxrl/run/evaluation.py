@@ -67,6 +67,7 @@ class Policy:
     env: Env
     agent: Agent
     parts: Parts
+    clock: int = 0  # frames it was trained for, on which exploration may depend
 
     def __post_init__(self):
         object.__setattr__(self, "_act", jax.jit(self.agent.act, static_argnums=4))
@@ -76,8 +77,8 @@ class Policy:
         return self.agent.memory()
 
     def step(self, obs: PyTree, memory: PyTree, key: Key | None = None) -> tuple[jax.Array, PyTree]:
-        """(action, memory); with a key it explores."""
-        ctx = Ctx(jax.random.key(0) if key is None else key, jax.numpy.int32(0))
+        """(action, memory); with a key it explores, as much as at the end of its training."""
+        ctx = Ctx(jax.random.key(0) if key is None else key, jax.numpy.int32(self.clock))
         action, memory, _ = self._act(self.parts, memory, obs, ctx, key is not None)
         return action, memory
 
@@ -104,4 +105,4 @@ def load(path: str | Path, build: Callable[[dict], tuple[Env, Recipe]], seed: in
         raise BadInput(f"seed is {seed}, and run {path} has {seeds[0]} to {seeds[-1]}.")
     row = 0 if seed is None else seeds.index(seed)
     parts = jax.tree.map(lambda x: x[row], run.parts) if run.runs.batched else run.parts
-    return Policy(run.runs.env, run.runs.recipe.agent, parts)
+    return Policy(run.runs.env, run.runs.recipe.agent, parts, run.step)
