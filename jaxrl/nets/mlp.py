@@ -32,7 +32,9 @@ def ensemble(one: Net, size: int) -> Net:
     """`size` independent copies: parameters and outputs lead with [size]; all members see the same inputs."""
 
     def apply(parameters, *inputs: Any):
-        return jax.vmap(one.apply, in_axes=(0, *(None for _ in inputs)))(parameters, *inputs)
+        # Inputs are repeated rather than shared: XLA then multiplies batch by batch, without transposing the outputs.
+        repeated = jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), inputs)
+        return jax.vmap(one.apply)(parameters, *repeated)
 
     return Net(lambda key: jax.vmap(one.init)(jax.random.split(key, size)), apply)
 
