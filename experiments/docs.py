@@ -32,7 +32,7 @@ PERFORMANCE = """# Performance
 jaxrl beside its peers, both sides in one run, each pinned to one core, by CPU time, with compilation apart. A ratio is
 ours to theirs, turned over where less is better, so that above 1 is always ours; low and high are its spread over
 repetitions, and goals are held against the median. A peer that was not installed is reported as absent, and no ratio to
-it is claimed.
+it is claimed. [profile.md](profile.md) says where the time goes, and what bounds what misses its goal.
 
 """
 
