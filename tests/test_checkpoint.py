@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,15 @@ def test_read_back_bit_for_bit(folder):
     assert bits(run) == bits(a_run(300))
     assert jax.tree.structure(run) == jax.tree.structure(a_run())
     assert run.key.dtype == a_run().key.dtype
+
+
+def test_a_relative_directory_will_do(tmp_path, monkeypatch):
+    """As `make train` names it: Orbax itself takes absolute paths only."""
+    monkeypatch.chdir(tmp_path)
+    run = a_run()
+    checkpoint.save(Path("runs/mine"), run, {})
+    found = checkpoint.newest(Path("runs/mine"), print)
+    assert bits(checkpoint.load(*found, shapes(run))) == bits(run)
 
 
 def test_parts_alone(folder):

@@ -89,7 +89,7 @@ def save(folder: Path, run: Run, extra: dict, keep: int | None = None) -> Path:
     draft.mkdir()
     for room in ROOMS:
         # Orbax refuses arrays without elements; the manifest's shapes are enough to make them again.
-        ocp.save(draft / room, {name: x for name, x in data.items() if x.size and _room(name) == room})
+        ocp.save((draft / room).absolute(), {name: x for name, x in data.items() if x.size and _room(name) == room})
     files = sorted(path for path in draft.rglob("*") if path.is_file())
     content = {
         "step": step,
@@ -217,7 +217,7 @@ def load_parts(path: Path, content: dict, like: Parts) -> Parts:
 def _filled(path: Path, like: PyTree, rooms: tuple[str, ...]) -> PyTree:
     data: Leaves = {}
     for room in rooms:
-        data |= ocp.load(path / room)
+        data |= ocp.load((path / room).absolute())
     values = []
     for name, leaf in leaves(like).items():
         shape = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
