@@ -11,7 +11,20 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxrl.core import BadInput, Box, Discrete, Env, Envs, Specs, TimeStep, batched, first, where
+from jaxrl.core import (
+    BadInput,
+    Box,
+    Discrete,
+    Env,
+    Envs,
+    PyTree,
+    Specs,
+    TimeStep,
+    batched,
+    first,
+    unknown,
+    where,
+)
 
 __all__ = [
     "BadInput",
@@ -22,12 +35,71 @@ __all__ = [
     "Specs",
     "TimeStep",
     "action_repeat",
+    "bare",
     "batched",
+    "contextual",
     "first",
     "frame_stack",
     "scale_action",
     "time_limit",
 ]
+
+
+def bare(state: PyTree) -> PyTree:
+    """The state of the environment itself, without what wrappers keep beside it."""
+    while isinstance(state, dict) and "inner" in state:
+        state = state["inner"]
+    return state
+
+
+def _with_bare(state: PyTree, new: PyTree) -> PyTree:
+    wrapped = isinstance(state, dict) and "inner" in state
+    return {**state, "inner": _with_bare(state["inner"], new)} if wrapped else new
+
+
+def contextual(env: Env, observe: bool = False, **fields: float | jax.Array | tuple[float, float]) -> Env:
+    """The environment under other circumstances: each field a number, or a (low, high) to draw from at each reset.
+
+    Numbers may be traced, so that a batch of contexts is a `vmap` over them. Starts are drawn as in the usual context.
+    `info["context"]` holds the values in force, float32 [] by name.
+
+    Args:
+        observe: append the values, in the order given, to an observation that is one vector.
+
+    Raises:
+        BadInput: a field that the environment does not have, or a range whose low is above its high.
+    """
+    for name, value in fields.items():
+        if name not in env.context:
+            raise unknown(f"context field of {env.name}", name, env.context)
+        if isinstance(value, tuple) and value[0] > value[1]:
+            raise BadInput(f"context field '{name}' has low {value[0]} above high {value[1]}: exchange them.")
+
+    def show(context, out):
+        if observe:
+            out = out._replace(obs=jnp.concatenate([out.obs, jnp.stack([context[name] for name in fields])]))
+        return out._replace(info={**out.info, "context": context})
+
+    def reset(key):
+        key_start, key_draw = jax.random.split(key)
+        state, out = env.reset(key_start)
+        draws = zip(fields.items(), jax.random.uniform(key_draw, (len(fields),)))
+        between = lambda value, u: value[0] + u * (value[1] - value[0]) if isinstance(value, tuple) else value
+        context = {name: jnp.asarray(between(value, u), jnp.float32) for (name, value), u in draws}
+        inner = bare(state)
+        inner = inner._replace(context={**inner.context, **context})
+        return _with_bare(state, inner), show(context, out)
+
+    def step(state, action):
+        now = {name: bare(state).context[name] for name in fields}
+        state, out = env.step(state, action)
+        return state, show(now, out)
+
+    specs = env.specs
+    if observe:
+        size = specs.observation.shape[0] + len(fields)
+        specs = replace(specs, observation=jax.ShapeDtypeStruct((size,), jnp.float32))
+    return replace(env, reset=reset, step=step, specs=specs)
 
 
 def time_limit(env: Env, steps: int) -> Env:

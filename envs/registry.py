@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from envs import classic, control
+from envs.entry import Entry
 
 if TYPE_CHECKING:
     from jaxrl.core import Env
@@ -16,39 +19,9 @@ if TYPE_CHECKING:
 GROUP = "jaxrl.envs"  # the entry-point group: `name = "package.module:factory"`
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Where an environment is made.
-
-    Attributes:
-        target: 'module:factory'.
-        repeat: action repeat that the literature runs this task with (PlaNet's, for DM Control).
-        settings: arguments of the factory that the name stands for.
-    """
-
-    target: str
-    repeat: int = 1
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
 TABLE = {
-    "cartpole": Entry("envs.classic.cartpole:cartpole"),
-    "cartpole-masked": Entry("envs.classic.cartpole:cartpole", settings={"masked": True}),
-    "pendulum": Entry("envs.classic.pendulum:pendulum"),
-    "acrobot": Entry("envs.classic.acrobot:acrobot"),
-    "mountain-car": Entry("envs.classic.mountain_car:mountain_car"),
-    "mountain-car-continuous": Entry("envs.classic.mountain_car:mountain_car", settings={"continuous": True}),
-    "cartpole-balance": Entry("envs.control.cartpole:balance", 8),
-    "cartpole-balance-sparse": Entry("envs.control.cartpole:balance_sparse", 8),
-    "cartpole-swingup": Entry("envs.control.cartpole:swingup", 8),
-    "cartpole-swingup-sparse": Entry("envs.control.cartpole:swingup_sparse", 8),
-    "pendulum-swingup": Entry("envs.control.pendulum:swingup", 4),
-    "reacher-easy": Entry("envs.control.reacher:easy", 4),
-    "reacher-hard": Entry("envs.control.reacher:hard", 4),
-    "cheetah-run": Entry("envs.control.cheetah:run", 4),
-    "walker-stand": Entry("envs.control.walker:stand", 2),
-    "walker-walk": Entry("envs.control.walker:walk", 2),
-    "walker-run": Entry("envs.control.walker:run", 2),
+    **classic.TABLE,
+    **control.TABLE,
     **{f"probe-{n}": Entry("envs.probes:probe", settings={"n": n}) for n in range(1, 6)},
     "random-walk": Entry("envs.probes:random_walk"),
     "drifting-series": Entry("envs.probes:drifting_series"),

@@ -111,12 +111,22 @@ def first(obs: PyTree, info: dict[str, PyTree] | None = None) -> TimeStep:
 
 @dataclass(frozen=True)
 class Env:
-    """One environment: `reset(key) -> (state, TimeStep)`, `step(state, action) -> (state, TimeStep)`, both pure."""
+    """One environment: `reset(key) -> (state, TimeStep)`, `step(state, action) -> (state, TimeStep)`, both pure.
+
+    Attributes:
+        draw: `(state, (height, width), camera) -> uint8 [height, width, 3]`, a picture of a state without its wrappers'
+            own (`envs.core.bare`); camera is a name, None the usual one. None where there is nothing to see.
+        context: what may differ from episode to episode (gravity, mass, ...) by name, with its usual value. An
+            environment that has any keeps the values of an episode in its state's field `context`, a dict, and takes
+            the usual one for a name that is not there.
+    """
 
     reset: Callable[[Key], tuple[PyTree, TimeStep]]
     step: Callable[[PyTree, jax.Array], tuple[PyTree, TimeStep]]
     specs: Specs
     name: str = "environment"
+    draw: Callable[[PyTree, tuple[int, int], str | None], jax.Array] | None = None
+    context: Mapping[str, float] = field(default_factory=dict)
 
 
 class Envs(NamedTuple):

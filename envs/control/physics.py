@@ -26,14 +26,16 @@ with contextlib.redirect_stdout(io.StringIO()):  # it announces a missing option
 class State(NamedTuple):
     """A simulated body between two control steps.
 
-    Fields: qpos [nq], qvel [nv], warmstart [nv] (the acceleration from which the constraint solver starts), and task,
-    what the task keeps beside the body (a target), which the physics never touches.
+    Fields: qpos [nq], qvel [nv], warmstart [nv] (the acceleration from which the constraint solver starts), task, what
+    the task keeps beside the body (a target), which the physics never touches, and context, float32 [] by name: how far
+    the model differs in this episode (`CONTEXT`).
     """
 
     qpos: jax.Array
     qvel: jax.Array
     warmstart: jax.Array
     task: PyTree = ()
+    context: dict[str, jax.Array] = {}  # noqa: RUF012  (never mutated)
 
 
 class Model(NamedTuple):
@@ -48,15 +50,44 @@ class Model(NamedTuple):
 
 
 @functools.cache
-def load(name: str) -> Model:
-    """The model `name`.xml beside this file."""
-    c = mujoco.MjModel.from_xml_path(str(Path(__file__).with_name(f"{name}.xml")))
+def load(name: str, folder: Path = Path(__file__).parent) -> Model:
+    """The model `name`.xml, beside this file or in another folder."""
+    return compiled(mujoco.MjModel.from_xml_path(str(folder / f"{name}.xml")))
+
+
+def compiled(c: mujoco.MjModel) -> Model:
+    """MuJoCo's model with the same on the device."""
     # A factory may first be called inside `jit`: the cache must hold arrays, never tracers.
     with jax.ensure_compile_time_eval():
         x = mjx.put_model(c)
         data = mjx.make_data(x)
         # Typed like the sum that replaces it: a weak type would compile the step twice.
         return Model(c, x, data.replace(time=jnp.float32(0)))
+
+
+# What `envs.core.contextual` can change: each scales fields of the model, 1 leaving them as they are.
+CONTEXT: dict[str, Callable[[mjx.Model, jax.Array], dict[str, jax.Array]]] = {
+    "mass": lambda x, by: {
+        "body_mass": x.body_mass * by,
+        "body_inertia": x.body_inertia * by,
+        "body_invweight0": x.body_invweight0 / by,
+        "dof_invweight0": x.dof_invweight0 / by,
+    },
+    "friction": lambda x, by: {"geom_friction": x.geom_friction * by},
+    "damping": lambda x, by: {"dof_damping": x.dof_damping * by},
+    "strength": lambda x, by: {
+        "actuator_gainprm": x.actuator_gainprm * by,
+        "actuator_biasprm": x.actuator_biasprm * by,
+    },
+    "gravity": lambda x, by: {"opt": x.opt.replace(gravity=x.opt.gravity * by)},
+}
+
+
+def under(x: mjx.Model, context: dict[str, jax.Array]) -> mjx.Model:
+    """The model in the circumstances of an episode; the very same where nothing differs."""
+    for name, value in context.items():
+        x = x.replace(**CONTEXT[name](x, value))
+    return x
 
 
 def start(qpos: jax.Array, qvel: jax.Array, task: PyTree = ()) -> State:
@@ -66,12 +97,22 @@ def start(qpos: jax.Array, qvel: jax.Array, task: PyTree = ()) -> State:
 def step(model: Model, state: State, control: jax.Array, substeps: int = 1) -> State:
     """The state after `substeps` physics steps under a constant control [nu]."""
 
+    x = under(model.x, state.context)
+
     def once(state, _):
         data = model.data.replace(qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart, ctrl=control)
-        data = mjx.step(model.x, data)
+        data = mjx.step(x, data)
         return state._replace(qpos=data.qpos, qvel=data.qvel, warmstart=data.qacc_warmstart), None
 
     return jax.lax.scan(once, state, None, length=substeps)[0]
+
+
+def placed(model: Model, state: State, moving: bool = False) -> mjx.Data:
+    """Where everything is: positions and orientations of bodies, geoms and sites, centres of mass; and, if `moving`,
+    the bodies' velocities (`cvel`, `subtree_linvel`). For tasks that have no closed form of what they observe."""
+    x, data = model.x, model.data.replace(qpos=state.qpos, qvel=state.qvel)
+    data = mjx.com_pos(x, mjx.kinematics(x, data))
+    return mjx.subtree_vel(x, mjx.com_vel(x, data)) if moving else data
 
 
 class Planar(NamedTuple):
@@ -142,8 +183,11 @@ def environment(
     reward: Callable[[State, jax.Array], jax.Array],
     substeps: int = 1,
     limit: int = 1000,
+    advance: Callable[[State, jax.Array], State] | None = None,
+    terminated: Callable[[State], jax.Array] | None = None,
+    marks: Callable[[State], dict[str, jax.Array]] | None = None,
 ) -> Env:
-    """The task whose observation and reward are functions of the state after the step; it ends by the clock alone.
+    """The task whose observation and reward are functions of the state after the step.
 
     Args:
         reset: draws a state.
@@ -151,16 +195,28 @@ def environment(
         reward: (the state reached, the action that led there) -> float32 [].
         substeps: physics steps in one control step.
         limit: control steps in an episode, after which it is truncated.
+        advance: (state, action) -> state, where a control step is more than physics under that control: a task that
+            remembers the state before, pushes, or acts through something else. None is `step`.
+        terminated: state -> bool [], where the task can end before its limit.
+        marks: positions [3] by the name of a site, of what is to be seen and is in the state alone (a target).
     """
+    if advance is None:
+        advance = lambda state, action: step(model, state, action, substeps)
 
     def begin(key):
         state = reset(key)
         return state, first(observe(state))
 
-    def advance(state, action):
-        state = step(model, state, action, substeps)
-        return state, first(observe(state))._replace(reward=reward(state, action))
+    def stepped(state, action):
+        state = advance(state, action)
+        over = terminated(state) if terminated else jnp.bool_(False)
+        return state, first(observe(state))._replace(reward=reward(state, action), terminated=over)
+
+    def draw(state, shape, camera):
+        from envs.render import picture  # only where something is drawn
+
+        return picture(model, state, shape, camera, marks(state) if marks else {})
 
     observation = jax.eval_shape(lambda key: observe(reset(key)), jax.random.key(0))
     specs = Specs(observation, Box((model.c.nu,), -1.0, 1.0))
-    return time_limit(Env(begin, advance, specs, name), limit)
+    return time_limit(Env(begin, stepped, specs, name, draw, dict.fromkeys(CONTEXT, 1.0)), limit)
