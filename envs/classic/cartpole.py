@@ -3,19 +3,26 @@
 Barto, Sutton & Anderson (1983), with the constants, starts and limit of Gymnasium's CartPole-v1. SI units.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from envs.core import Discrete, Env, Specs, TimeStep, first, time_limit
 
-GRAVITY = 9.8
-CART, POLE = 1.0, 0.1  # masses
-LENGTH = 0.5  # half the pole's
-FORCE = 10.0
+# What `contextual` can change: gravity, the masses of cart and pole, half the pole's length, the force of a push.
+CONTEXT = {"gravity": 9.8, "cart": 1.0, "pole": 0.1, "length": 0.5, "force": 10.0}
 DT = 0.02  # seconds a step
 FAR = 2.4  # metres from the middle at which the episode ends
 TILT = 12 * 2 * jnp.pi / 360  # radians from upright at which it ends
 LIMIT = 500
+
+
+class Body(NamedTuple):
+    """What moves, and in what circumstances: x float32 [4] (position, velocity, angle, angular velocity), context."""
+
+    x: jax.Array
+    context: dict[str, jax.Array] = {}  # noqa: RUF012  (never mutated)
 
 
 def cartpole(masked: bool = False, limit: int = LIMIT) -> Env:
@@ -31,23 +38,24 @@ def cartpole(masked: bool = False, limit: int = LIMIT) -> Env:
 
     def reset(key):
         x = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
-        return x, first(show(x))
+        return Body(x), first(show(x))
 
-    def step(x, action):
-        x = advance(x, jnp.where(action == 1, FORCE, -FORCE))
+    def step(body, action):
+        x = advance(body.x, jnp.where(action == 1, 1.0, -1.0), {**CONTEXT, **body.context})
         fell = (jnp.abs(x[0]) > FAR) | (jnp.abs(x[2]) > TILT)
-        return x, TimeStep(show(x), jnp.float32(1), fell, jnp.bool_(False))
+        return body._replace(x=x), TimeStep(show(x), jnp.float32(1), fell, jnp.bool_(False))
 
-    observation = jax.ShapeDtypeStruct((2 if masked else 4,), jnp.float32)
-    return time_limit(Env(reset, step, Specs(observation, Discrete(2)), "cartpole"), limit)
+    specs = Specs(jax.ShapeDtypeStruct((2 if masked else 4,), jnp.float32), Discrete(2))
+    return time_limit(Env(reset, step, specs, "cartpole", context=CONTEXT), limit)
 
 
-def advance(x: jax.Array, force: jax.Array) -> jax.Array:
-    """One explicit Euler step of [position, velocity, angle, angular velocity]."""
+def advance(x: jax.Array, push: jax.Array, context: dict[str, jax.Array | float]) -> jax.Array:
+    """One explicit Euler step of [position, velocity, angle, angular velocity] under a push of -1 or 1."""
+    gravity, cart, pole, length, force = (context[name] for name in CONTEXT)
     _, velocity, angle, spin = x
     sin, cos = jnp.sin(angle), jnp.cos(angle)
-    total = CART + POLE
-    push = (force + POLE * LENGTH * spin**2 * sin) / total
-    turn = (GRAVITY * sin - cos * push) / (LENGTH * (4 / 3 - POLE * cos**2 / total))
-    acceleration = push - POLE * LENGTH * turn * cos / total
+    total = cart + pole
+    thrust = (push * force + pole * length * spin**2 * sin) / total
+    turn = (gravity * sin - cos * thrust) / (length * (4 / 3 - pole * cos**2 / total))
+    acceleration = thrust - pole * length * turn * cos / total
     return x + DT * jnp.stack([velocity, acceleration, spin, turn])

@@ -1,16 +1,25 @@
 """Pendulum: swing a rod up with too little torque, and hold it there. Gymnasium's Pendulum-v1. SI units."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from envs.core import Box, Env, Specs, TimeStep, first, time_limit
 
-GRAVITY = 10.0
-MASS = LENGTH = 1.0
+# What `contextual` can change: gravity, mass and length of the rod, and how far off the torque is from what was asked.
+CONTEXT = {"gravity": 10.0, "mass": 1.0, "length": 1.0, "strength": 1.0}
 TORQUE = 2.0
 DT = 0.05  # seconds a step
 FASTEST = 8.0  # radians a second
 LIMIT = 200
+
+
+class Body(NamedTuple):
+    """What moves, and in what circumstances: x float32 [2] (angle from upright, velocity), context."""
+
+    x: jax.Array
+    context: dict[str, jax.Array] = {}  # noqa: RUF012  (never mutated)
 
 
 def pendulum(limit: int = LIMIT) -> Env:
@@ -25,22 +34,24 @@ def pendulum(limit: int = LIMIT) -> Env:
 
     def reset(key):
         x = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0) * jnp.array([jnp.pi, 1.0])
-        return x, first(see(x))
+        return Body(x), first(see(x))
 
-    def step(x, action):
+    def step(body, action):
+        x = body.x
         torque = jnp.clip(action[0], -TORQUE, TORQUE)
         cost = x[0] ** 2 + 0.1 * x[1] ** 2 + 0.001 * torque**2
-        x = advance(x, torque)
-        return x, TimeStep(see(x), -cost, jnp.bool_(False), jnp.bool_(False))
+        x = advance(x, torque, {**CONTEXT, **body.context})
+        return body._replace(x=x), TimeStep(see(x), -cost, jnp.bool_(False), jnp.bool_(False))
 
     specs = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((1,), -TORQUE, TORQUE))
-    return time_limit(Env(reset, step, specs, "pendulum"), limit)
+    return time_limit(Env(reset, step, specs, "pendulum", context=CONTEXT), limit)
 
 
-def advance(x: jax.Array, torque: jax.Array) -> jax.Array:
+def advance(x: jax.Array, torque: jax.Array, context: dict[str, jax.Array | float]) -> jax.Array:
     """One semi-implicit Euler step of [angle, velocity] of a uniform rod."""
+    gravity, mass, length, strength = (context[name] for name in CONTEXT)
     angle, velocity = x
-    pull = 3 * GRAVITY / (2 * LENGTH) * jnp.sin(angle) + 3 / (MASS * LENGTH**2) * torque
+    pull = 3 * gravity / (2 * length) * jnp.sin(angle) + 3 / (mass * length**2) * strength * torque
     velocity = jnp.clip(velocity + pull * DT, -FASTEST, FASTEST)
     angle = angle + velocity * DT
     # Kept in [-pi, pi), where the cost is measured; Gymnasium lets it grow and wraps it in the cost.
