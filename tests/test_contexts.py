@@ -73,7 +73,7 @@ def test_it_reaches_through_wrappers(wrap):
 
 
 def test_fields_and_ranges_are_checked():
-    with pytest.raises(BadInput, match="'gravty'.*Did you mean 'gravity'"):
+    with pytest.raises(BadInput, match=r"'gravty'.*Did you mean 'gravity'"):
         contextual(make("pendulum"), gravty=1.0)
     with pytest.raises(BadInput, match="'mass' has low 2"):
         contextual(make("pendulum"), mass=(2.0, 1.0))
