@@ -139,11 +139,12 @@ def compile_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def environment(name: str, repeat: int | None, tried: bool = False):
+def environment(name: str, repeat: int | None, pixels: int | None = None, tried: bool = False):
     """(env, its action repeat): an environment by name, with continuous actions in [-1, 1], as agents expect them.
 
     Args:
         repeat: frames for which an action is held; None takes what the task is usually run with.
+        pixels: side of the pictures that are observed in place of the state, three at a time; None shows the state.
         tried: it was looked at before. Otherwise what others wrote is stepped before it is trained on; our own tasks
             are stepped by the tests, and only their shapes are looked at.
 
@@ -158,6 +159,10 @@ def environment(name: str, repeat: int | None, tried: bool = False):
 
     repeat = default_repeat(name) if repeat is None else repeat
     env = make(name, repeat)
+    if pixels is not None:
+        from envs.render import pixels as pictures
+
+        env = pictures(env, pixels)
     if not tried:
         check(env, steps=0 if name in TABLE else None)
     action = env.specs.action

@@ -28,7 +28,7 @@ class Options:
 def build(about: dict[str, Any]):
     """(env, recipe) of what a run was made with."""
     module = agent_module(about["agent"])
-    env, _ = environment(about["env"], about["repeat"], tried=True)
+    env, _ = environment(about["env"], about["repeat"], about.get("pixels"), tried=True)
     return env, module.recipe(env.specs, read(module.Config, about["config"]))
 
 

@@ -48,6 +48,7 @@ class Options:
     run: Annotated[str | None, told("the run's directory; default runs/AGENT-ENV-SEED")] = None
     resume: Annotated[bool, told("continue what the directory holds; starts afresh where that is nothing")] = False
     repeat: Annotated[int | None, told("frames for which an action is held; default what the task is run with")] = None
+    pixels: Annotated[int | None, told("side of the pictures to learn from in place of the state")] = None
     evaluate_episodes: Annotated[int, told("of the greedy policy after each chunk, for each seed")] = 8
     chunk: Annotated[int | None, told("frames between checkpoints and logs; default a twentieth of the run")] = None
     saving: Annotated[float, told("largest share of the wall time spent on checkpoints")] = 0.05
@@ -79,12 +80,15 @@ def main(args: Sequence[str]) -> int:
             **{f.name: getattr(options, f.name) for f in dataclasses.fields(Settings) if hasattr(options, f.name)},
             again=shlex.join([python(), "-m", PROGRAM, *again, "--resume"]),
         )
-        env, repeat = environment(options.env, options.repeat, tried=(Path(run) / "checkpoints").exists())
+        env, repeat = environment(
+            options.env, options.repeat, options.pixels, tried=(Path(run) / "checkpoints").exists()
+        )
         recipe = module.recipe(env.specs, options.agent)
         about = {
             "agent": options.name,
             "env": options.env,
             "repeat": repeat,
+            "pixels": options.pixels,
             "config": written(options.agent),
         }
         try:

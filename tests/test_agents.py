@@ -276,6 +276,7 @@ def test_no_target_is_copied_between_its_periods():
 
 DISCRETE = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Discrete(2), limit=10)
 BOX = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((2,)), limit=10)
+IMAGES = Specs(jax.ShapeDtypeStruct((48, 48, 9), jnp.uint8), Box((2,)), limit=10)
 WIDE = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((2,), -2.0, 2.0), limit=10)
 
 
@@ -287,6 +288,7 @@ WIDE = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((2,), -2.0, 2.0), limi
     ("sac", WIDE, r"sac acts in \[-1, 1\].*scale_action"),
     ("ppo", WIDE, r"ppo acts in \[-1, 1\]"),
     ("stream_ac", WIDE, r"stream_ac acts in \[-1, 1\]"),
+    ("drqv2", BOX, r"drqv2 learns from images.*--pixels"),
 ])  # fmt: skip
 def test_an_agent_refuses_spaces_it_cannot_act_in(name, specs, sentence):
     module = importlib.import_module(AGENTS[name])
@@ -317,7 +319,7 @@ def test_every_agent_in_the_table_builds_and_describes_itself():
 
     for name in AGENTS:
         module = importlib.import_module(AGENTS[name])
-        specs = BOX if name == "sac" else DISCRETE
+        specs = {"sac": BOX, "drqv2": IMAGES}.get(name, DISCRETE)
         assert "rules" in describe(module.recipe(specs, module.Config()).agent)
 
 

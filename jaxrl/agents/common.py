@@ -42,6 +42,16 @@ def vector(agent: str, observation: PyTree) -> int:
     return shape[0]
 
 
+def image(agent: str, observation: PyTree) -> tuple[int, int, int]:
+    """Height, width and channels of an observation that is one image; `BadInput` for any other."""
+    shape = getattr(observation, "shape", ())
+    if len(shape) != 3 or observation.dtype != jnp.uint8:
+        raise BadInput(
+            f"{agent} learns from images (uint8 [H, W, C]), and these observations are none: try --pixels 84."
+        )
+    return shape
+
+
 def continuous(agent: str, action: Box | Discrete) -> int:
     """The number of action dimensions of a Box of [-1, 1]; `BadInput` for any other space."""
     if not isinstance(action, Box):

@@ -31,6 +31,15 @@ def tanh_normal_sample(
     return jnp.tanh(u), normal_log_prob(u, mean, log_std) - log_abs_det_tanh(u)
 
 
+def noisy_action(mean: Float[Array, "*B dims"], noise: Float[Array, "*B dims"]) -> Float[Array, "*B dims"]:
+    """mean + noise within [-1, 1]; the bounds let the gradient pass as if they were not there.
+
+    Yarats et al. 2022 (DrQ-v2): an action pushed against a bound still learns to come back.
+    """
+    free = mean + noise
+    return free + jax.lax.stop_gradient(jnp.clip(free, -1 + 1e-6, 1 - 1e-6) - free)
+
+
 def categorical_log_prob(action: Int[Array, ""], logits: Float[Array, "actions"]) -> Float[Array, ""]:
     """log softmax(logits)[action]."""
     return jax.nn.log_softmax(logits)[action]

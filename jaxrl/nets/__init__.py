@@ -1,18 +1,22 @@
 """Network modules: the only room that imports flax. Agents see `init` and `apply` and nothing else of it."""
 
+from jaxrl.nets.conv import Conv, Trunk, side_after
 from jaxrl.nets.mlp import MLP, Net, ensemble, leaky_relu, net, orthogonal, sparse_uniform
 from jaxrl.nets.recurrent import MemoryNet, gru_net, mlp_net, unrolled
 
 __all__ = [
     "MLP",
+    "Conv",
     "MemoryNet",
     "Net",
+    "Trunk",
     "ensemble",
     "gru_net",
     "leaky_relu",
     "mlp_net",
     "net",
     "orthogonal",
+    "side_after",
     "sparse_uniform",
     "unrolled",
 ]

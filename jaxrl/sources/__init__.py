@@ -1,5 +1,6 @@
 """Where batches come from: replays, rollouts, data sets, and mixtures of them."""
 
+from jaxrl.sources.augment import random_shift, shifted
 from jaxrl.sources.budget import footprint, report
 from jaxrl.sources.dataset import dataset
 from jaxrl.sources.mix import mix
@@ -7,4 +8,15 @@ from jaxrl.sources.onpolicy import latest, rollout
 from jaxrl.sources.prioritised import prioritised
 from jaxrl.sources.replay import uniform
 
-__all__ = ["dataset", "footprint", "latest", "mix", "prioritised", "report", "rollout", "uniform"]
+__all__ = [
+    "dataset",
+    "footprint",
+    "latest",
+    "mix",
+    "prioritised",
+    "random_shift",
+    "report",
+    "rollout",
+    "shifted",
+    "uniform",
+]

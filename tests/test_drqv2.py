@@ -1,0 +1,146 @@
+"""DrQ-v2: its augmentation, noise and encoder by hand, where its gradients go, and a probe world seen as images."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from envs.core import Env, Specs, TimeStep, first, frame_stack, scale_action
+from envs.registry import make
+from jaxrl.agents import drqv2
+from jaxrl.core import BadInput, Box, Ctx
+from jaxrl.equations.distributions import noisy_action
+from jaxrl.loop import loop
+from jaxrl.nets import Conv, net, side_after
+from jaxrl.sources import random_shift, shifted
+
+KEY = jax.random.key(2)
+SMALL = drqv2.Config(
+    channels=(8, 8),
+    strides=(2, 1),
+    features=16,
+    widths=(32,),
+    lr=1e-3,
+    n=1,
+    noise_frames=500,
+    pad=2,
+    batch=32,
+    capacity=500,
+    warmup=64,
+    unroll=1,
+)
+
+
+def shades(size: int = 12) -> Env:
+    """One-step episodes: the picture is a shade of grey in [0, 1], and the action that equals it is the best."""
+
+    def see(shade):
+        return jnp.full((size, size, 3), shade * 255).astype(jnp.uint8)
+
+    def reset(key):
+        shade = jax.random.uniform(key)
+        return shade, first(see(shade))
+
+    def step(shade, action):
+        return shade, TimeStep(see(shade), 1 - (action[0] - shade) ** 2, jnp.bool_(True), jnp.bool_(False))
+
+    specs = Specs(jax.ShapeDtypeStruct((size, size, 3), jnp.uint8), Box((1,)), limit=1)
+    return frame_stack(Env(reset, step, specs, "shades"), 3)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """(recipe, run, metrics) after 1500 steps."""
+    env = shades()
+    recipe = drqv2.recipe(env.specs, SMALL)
+    one = loop(env, recipe)
+    return recipe, *jax.jit(lambda key: one.chunk(one.init(key), 1500))(KEY)
+
+
+def test_it_acts_on_what_it_sees(trained):
+    recipe, run, metrics = trained
+    assert run.source.nodes["obs"].shape == (501, 1, 12, 12, 3)  # one frame a step, though three are seen
+    seen = jnp.array([0.1, 0.5, 0.9])
+    obs = jax.vmap(lambda shade: jnp.full((12, 12, 9), shade * 255).astype(jnp.uint8))(seen)
+    act = lambda o: recipe.agent.act(run.parts, (), o, Ctx(KEY, jnp.int32(0)), False)[0]
+    action = jax.jit(jax.vmap(act))(obs)
+    assert_allclose(action[:, 0], seen, atol=0.25)
+    assert metrics["critic/td_error"] < 0.3
+
+
+def test_the_critic_alone_shapes_the_encoder(trained):
+    recipe, run, _ = trained
+    rules, parts, batch = recipe.agent.rules, run.parts, recipe.source.sample(run.source, run.parts, KEY)
+
+    def differences(name):
+        after, _, _ = rules[name].update(parts, run.rules[name], batch, Ctx(KEY, run.step))
+        return jax.tree.map(lambda a, b: jnp.abs(a - b).max(), after, parts)
+
+    for name, changes in (("critic", {"encoder", "critic"}), ("actor", {"actor"})):
+        moved = jax.jit(lambda name=name: differences(name))()
+        assert {part for part in parts if max(jax.tree.leaves(moved[part])) > 0} == changes
+
+
+def test_noise_falls_by_the_clock_and_is_not_clipped_when_acting(trained):
+    _, run, _ = trained
+    agent = drqv2.build(shades().specs, replace(SMALL, noise=(0.5, 0.1), noise_frames=1000))
+    image = jnp.full((12, 12, 9), 127, jnp.uint8)
+    center = agent.act(run.parts, (), image, Ctx(KEY, jnp.int32(0)), False)[0]
+    one = lambda key, step: agent.act(run.parts, (), image, Ctx(key, step), True)[0]
+    many = jax.jit(jax.vmap(one, in_axes=(0, None)))
+    keys = jax.random.split(KEY, 2000)
+    for step, std in ((0, 0.5), (500, 0.3), (1000, 0.1), (5000, 0.1)):
+        inside = many(keys, jnp.int32(step)) - center
+        # The median of |N(0, std)| is 0.674 std, whatever the bounds of the action cut off beyond.
+        assert_allclose(jnp.median(jnp.abs(inside)), 0.6745 * std, rtol=0.1)
+    assert jnp.abs(many(keys, jnp.int32(0)) - center).max() > 0.9
+
+
+def test_a_bound_lets_the_gradient_through():
+    mean, noise = jnp.array([0.99, 0.0]), jnp.array([0.3, 0.1])
+    action, slope = jax.value_and_grad(lambda m: noisy_action(m, noise).sum())(mean)
+    assert_allclose(action, 1.1, atol=1e-5)
+    assert_array_equal(slope, [1.0, 1.0])
+
+
+def test_a_shift_moves_whole_images_and_repeats_their_edges():
+    image = jnp.arange(2 * 5 * 5 * 3).reshape(2, 5, 5, 3).astype(jnp.uint8)
+    assert_array_equal(random_shift(KEY, image, 0), image)
+    flat = jnp.full((3, 5, 5, 2), 7, jnp.uint8)
+    assert_array_equal(random_shift(KEY, flat, 2), flat)
+    many = jnp.broadcast_to(image[:1], (200, 5, 5, 3))
+    out = np.asarray(random_shift(KEY, many, 2))
+    padded = np.pad(np.asarray(image[0]), ((2, 2), (2, 2), (0, 0)), mode="edge")
+    crops = {padded[i : i + 5, j : j + 5].tobytes() for i in range(5) for j in range(5)}
+    seen = {one.tobytes() for one in out}
+    assert seen <= crops and len(seen) >= 20  # 200 draws of 25 places
+    assert out.dtype == np.uint8
+
+
+def test_a_batch_is_shifted_once_for_all_rules(trained):
+    recipe, run, _ = trained
+    batches = [jax.jit(lambda k: recipe.source.sample(run.source, run.parts, k))(KEY) for _ in range(2)]
+    assert_array_equal(*(batch["obs"] for batch in batches))
+    with pytest.raises(BadInput, match="pad is -1"):
+        shifted(recipe.source, -1)
+
+
+def test_the_papers_encoder():
+    assert [side_after(84, (2, 1, 1, 1)[:n]) for n in range(1, 5)] == [41, 39, 37, 35]
+    obs = jax.ShapeDtypeStruct((84, 84, 9), jnp.uint8)
+    encoder = net(Conv(), obs)
+    shapes = jax.eval_shape(encoder.init, KEY)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 30_368
+    assert jax.eval_shape(lambda p, o: encoder.apply(p, o), shapes, obs).shape == (39_200,)
+
+
+def test_vectors_and_small_images_are_refused():
+    with pytest.raises(BadInput, match="drqv2 learns from images"):
+        drqv2.build(scale_action(make("pendulum")).specs, SMALL)
+    with pytest.raises(BadInput, match="too small"):
+        drqv2.build(shades(6).specs, replace(SMALL, channels=(8,) * 4, strides=(2, 1, 1, 1)))
+    with pytest.raises(BadInput, match="channels has 2"):
+        replace(SMALL, strides=(2,))
