@@ -1,0 +1,15 @@
+"""The renderer: pictures of environments on the device, pure and batched, without a graphics library.
+
+`render` casts rays at analytic shapes (`scene` makes the table of a MuJoCo model), `shoot` gives depth, segmentation
+and normals; `picture` draws a task's state; `pixels` makes pictures the observation.
+"""
+
+from envs.render.cast import Look, Shot, render, shoot
+from envs.render.pictures import picture
+from envs.render.pixels import pixels
+from envs.render.scene import Poses, Scene, View, cameras, poses, scene, view
+
+__all__ = [
+    "Look", "Poses", "Scene", "Shot", "View", "cameras", "picture", "pixels", "poses", "render", "scene", "shoot",
+    "view",
+]  # fmt: skip

@@ -1,0 +1,39 @@
+"""Pictures of MJX tasks: what `envs.control.physics.environment` calls `draw`."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from envs.render import cast
+from envs.render.scene import poses, scene, view
+
+_table = functools.lru_cache(maxsize=64)(scene)  # of numpy: a picture may first be asked for inside `jit`
+
+
+def picture(
+    model: Any,
+    state: Any,
+    shape: tuple[int, int],
+    camera: str | None = None,
+    marks: Mapping[str, jax.Array] | None = None,
+    **how: Any,
+) -> jax.Array:
+    """A body as it is in a state, uint8 [H, W, 3].
+
+    Args:
+        model, state: of `envs.control.physics`.
+        shape: (height, width) in pixels.
+        camera: a camera of the model; None is its first, or an overview where it has none.
+        marks: positions [3] in the world by the name of a site, of what is in the state alone (a target).
+        **how: `shadow`, `samples` of `envs.render.render`.
+
+    Raises:
+        BadInput: the model has no such camera or site, the shape is below one pixel, or a geom cannot be drawn.
+    """
+    from envs.control.physics import placed
+
+    cast.checked(shape)
+    drawn, data = _table(model.c), placed(model, state)
+    return cast.render(drawn, poses(drawn, data, marks), view(drawn, data, camera), shape, **how)
