@@ -95,9 +95,16 @@ def stand_still(monkeypatch, sensors: Callable[[State], jax.Array] | None = None
 
 
 def rewards_and_observations_equal(
-    make: Callable[[], Env], them, states: State, actions: jax.Array, place: Callable = place, spread: float = 0.2
+    make: Callable[[], Env],
+    them,
+    states: State,
+    actions: jax.Array,
+    place: Callable = place,
+    spread: float = 0.2,
+    near: float = 2e-6,
 ) -> None:
-    """Of each state, under `stand_still`; rewards within 1e-5 and at least `spread` apart among the states."""
+    """Of each state, under `stand_still`; rewards within 1e-5 and at least `spread` apart among the states,
+    observations within `near`."""
     env, many = make(), len(actions)
     out = jax.jit(jax.vmap(env.step))({"inner": states, "t": jnp.zeros(many, jnp.int32)}, actions)[1]
     rewards, observations = [], []
@@ -107,7 +114,7 @@ def rewards_and_observations_equal(
         observations.append(np.concatenate([np.ravel(x) for x in them.task.get_observation(them.physics).values()]))
     assert np.ptp(rewards) > spread
     np.testing.assert_allclose(out.reward, rewards, atol=1e-5)
-    np.testing.assert_allclose(out.obs, observations, rtol=1e-6, atol=2e-6)
+    np.testing.assert_allclose(out.obs, observations, rtol=1e-6, atol=near)
     assert out.obs.dtype == jnp.float32 and out.obs.shape[1:] == env.specs.observation.shape
 
 

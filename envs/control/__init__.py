@@ -14,4 +14,7 @@ TABLE = {
     "walker-stand": Entry("envs.control.walker:stand", 2),
     "walker-walk": Entry("envs.control.walker:walk", 2),
     "walker-run": Entry("envs.control.walker:run", 2),
+    "humanoid-stand": Entry("envs.control.humanoid:stand", 2),
+    "humanoid-walk": Entry("envs.control.humanoid:walk", 2),
+    "humanoid-run": Entry("envs.control.humanoid:run", 2),
 }

@@ -27,8 +27,8 @@ class State(NamedTuple):
     """A simulated body between two control steps.
 
     Fields: qpos [nq], qvel [nv], warmstart [nv] (the acceleration from which the constraint solver starts), task, what
-    the task keeps beside the body (a target), which the physics never touches, and context, float32 [] by name: how far
-    the model differs in this episode (`CONTEXT`).
+    the task keeps beside the body (a target), which the physics never touches, context, float32 [] by name: how far the
+    model differs in this episode (`CONTEXT`), and act [na], what actuators that have a memory hold; () elsewhere.
     """
 
     qpos: jax.Array
@@ -36,6 +36,7 @@ class State(NamedTuple):
     warmstart: jax.Array
     task: PyTree = ()
     context: dict[str, jax.Array] = {}  # noqa: RUF012  (never mutated)
+    act: jax.Array | tuple[()] = ()
 
 
 class Model(NamedTuple):
@@ -94,17 +95,67 @@ def start(qpos: jax.Array, qvel: jax.Array, task: PyTree = ()) -> State:
     return State(qpos, qvel, jnp.zeros_like(qvel), task)
 
 
-def step(model: Model, state: State, control: jax.Array, substeps: int = 1) -> State:
-    """The state after `substeps` physics steps under a constant control [nu]."""
+# Traced once for a model, however many tasks, checks and scans step it; XLA sees through the call.
+_physics_step = jax.jit(mjx.step)
+
+
+def advanced(model: Model, x: mjx.Model, state: State, control: jax.Array) -> tuple[State, mjx.Data]:
+    """One physics step: the state reached, and the data that led there."""
+    data = model.data.replace(qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart, ctrl=control)
+    data = _physics_step(x, data.replace(act=state.act) if model.c.na else data)
+    state = state._replace(qpos=data.qpos, qvel=data.qvel, warmstart=data.qacc_warmstart)
+    return state._replace(act=data.act) if model.c.na else state, data
+
+
+def step(
+    model: Model,
+    state: State,
+    control: jax.Array,
+    substeps: int = 1,
+    keep: Callable[[PyTree, mjx.Model, mjx.Data], PyTree] | None = None,
+) -> State:
+    """The state after `substeps` physics steps under a constant control [nu].
+
+    Args:
+        keep: (task, model, data after a physics step) -> task, where the task remembers what positions and velocities
+            do not tell (contact forces). None leaves the task as it is.
+    """
 
     x = under(model.x, state.context)
 
     def once(state, _):
-        data = model.data.replace(qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart, ctrl=control)
-        data = mjx.step(x, data)
-        return state._replace(qpos=data.qpos, qvel=data.qvel, warmstart=data.qacc_warmstart), None
+        state, data = advanced(model, x, state, control)
+        return state._replace(task=keep(state.task, x, data)) if keep else state, None
 
     return jax.lax.scan(once, state, None, length=substeps)[0]
+
+
+def sensed(model: Model, state: State, control: jax.Array, substeps: int = 1) -> tuple[State, jax.Array]:
+    """As `step`, with what the model's sensors read in the last physics step, float32 [nsensordata].
+
+    As in MuJoCo, forces (touch) are those under which the body reached its state; positions and velocities are of the
+    moment before.
+    """
+    x = under(model.x, state.context)
+
+    def once(carry, _):
+        state, data = advanced(model, x, carry[0], control)
+        return (state, data.sensordata), None
+
+    return jax.lax.scan(once, (state, jnp.zeros(model.c.nsensordata)), None, length=substeps)[0]
+
+
+def first_free(model: Model, candidates: jax.Array) -> jax.Array:
+    """qpos [nq], the first of some [K, nq] in which nothing touches; the last where something does in all of them.
+
+    For starts that the reference draws again and again until nothing touches: K that leave 1e-6 of failures do.
+    """
+
+    def touches(qpos):
+        return (mjx.collision(model.x, placed(model, start(qpos, jnp.zeros(model.c.nv)))).contact.dist < 0).any()
+
+    taken = jax.vmap(touches)(candidates).at[-1].set(False)
+    return candidates[jnp.argmin(taken)]
 
 
 def placed(model: Model, state: State, moving: bool = False) -> mjx.Data:
@@ -113,6 +164,14 @@ def placed(model: Model, state: State, moving: bool = False) -> mjx.Data:
     x, data = model.x, model.data.replace(qpos=state.qpos, qvel=state.qvel)
     data = mjx.com_pos(x, mjx.kinematics(x, data))
     return mjx.subtree_vel(x, mjx.com_vel(x, data)) if moving else data
+
+
+def centre_velocity(model: Model, data: mjx.Data) -> jax.Array:
+    """The velocity of the centre of mass of the whole, m/s [3], of `placed` data that are `moving`."""
+    c = model.c
+    turning, moving = data.cvel[:, :3], data.cvel[:, 3:]  # of each body, at the centre of mass of its tree
+    own = moving + jnp.cross(turning, data.xipos - data.subtree_com[c.body_rootid])
+    return jnp.float32(c.body_mass / c.body_mass.sum()) @ own
 
 
 class Planar(NamedTuple):
