@@ -1,4 +1,4 @@
-"""Environments by name: a table, `module:factory` ids, and what other packages declare as entry points.
+"""Environments by name: a table, `package:name` and `module:factory` ids, and other packages' entry points.
 
 Nothing heavy is imported at module level: a command line lists and suggests names without waiting for jax.
 """
@@ -10,7 +10,7 @@ import inspect
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from envs import classic, control
+from envs import adapters, classic, control
 from envs.entry import Entry
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def names() -> list[str]:
 
 def default_repeat(id: str) -> int:
     """The action repeat that the literature runs this environment with; 1 where the table does not say."""
+    id = id.removeprefix("dm_control:")  # the same tasks on another engine
     return TABLE[id].repeat if id in TABLE else 1
 
 
@@ -49,7 +50,8 @@ def make(id: str, repeat: int = 1, **settings: Any) -> Env:
     """The environment of that id, its actions held for `repeat` steps.
 
     Args:
-        id: a name from `names()`, or 'module:factory' of anything that can be imported.
+        id: a name from `names()`, 'package:name' of another package (`envs.adapters`), or 'module:factory' of anything
+            that can be imported.
         repeat: action repeat; `default_repeat(id)` gives the usual one.
         **settings: arguments of the factory.
 
@@ -59,7 +61,7 @@ def make(id: str, repeat: int = 1, **settings: Any) -> Env:
     """
     from envs.core import action_repeat
 
-    entry = TABLE.get(id, Entry(id) if ":" in id else None)
+    entry = TABLE.get(id) or adapters.entry(id) or (Entry(id) if ":" in id else None)
     factory = _declared_factory(id) if entry is None else _imported(id, entry.target)
     settings = {**(entry.settings if entry else {}), **settings}
     env = replace(_called(id, factory, settings), name=id)

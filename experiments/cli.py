@@ -145,8 +145,8 @@ def environment(name: str, repeat: int | None, pixels: int | None = None, tried:
     Args:
         repeat: frames for which an action is held; None takes what the task is usually run with.
         pixels: side of the pictures that are observed in place of the state, three at a time; None shows the state.
-        tried: it was looked at before. Otherwise what others wrote is stepped before it is trained on; our own tasks
-            are stepped by the tests, and only their shapes are looked at.
+        tried: it was looked at before. Otherwise what others wrote is stepped before it is trained on; of our own tasks
+            and those of packages that are known here, only shapes are looked at.
 
     Raises:
         BadInput: it cannot be made, or something is wrong with it.
@@ -154,17 +154,22 @@ def environment(name: str, repeat: int | None, pixels: int | None = None, tried:
     import numpy as np
 
     from envs import check, default_repeat, make
+    from envs.adapters import PURE, host, on_host
     from envs.core import Box, scale_action
     from envs.registry import TABLE
 
     repeat = default_repeat(name) if repeat is None else repeat
+    if on_host(name):
+        if pixels is not None:
+            raise BadInput(f"pixels is {pixels}, but '{name}' runs on the host and is not drawn: leave --pixels away.")
+        return host(name, repeat), repeat
     env = make(name, repeat)
     if pixels is not None:
         from envs.render import pixels as pictures
 
         env = pictures(env, pixels)
     if not tried:
-        check(env, steps=0 if name in TABLE else None)
+        check(env, steps=0 if name in TABLE or name.partition(":")[0] in PURE else None)
     action = env.specs.action
     unscaled = isinstance(action, Box) and not (np.all(action.low == -1) and np.all(action.high == 1))
     return (scale_action(env) if unscaled else env), repeat

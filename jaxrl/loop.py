@@ -56,8 +56,9 @@ class Loop(NamedTuple):
     `init(key) -> run`; `collect(run) -> (run, transitions [T, N, ...])` steps the environments and advances the clock;
     `learn(run, transitions) -> (run, metrics)` does the rest of a tick; `chunk(run, ticks) -> (run, metrics)` scans
     ticks and reduces each metric to its mean over the chunk. `frames` is how far one tick moves the clock; `updates`
-    is the (largest) number of updates in it. Jit `init` where a chunk is donated: made eagerly, what is acted on may
-    share a buffer with the environments' state.
+    is the (largest) number of updates in it. `act(run, t) -> (actions [N], memory, extras)` is what `collect` does at
+    the tick's step t before it steps the environments (None over many seeds). Jit `init` where a chunk is donated: made
+    eagerly, what is acted on may share a buffer with the environments' state.
     """
 
     init: Callable[[Key], Run]
@@ -66,6 +67,7 @@ class Loop(NamedTuple):
     chunk: Callable[[Run, int], tuple[Run, Metrics]]
     frames: int
     updates: int
+    act: Callable[[Run, jax.Array], tuple[jax.Array, PyTree, dict]] | None = None
 
 
 # The streams of randomness of one tick, folded into the run's key after the clock.
@@ -202,9 +204,12 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
         if recipe.starts is not None:
             run = run._replace(envs=envs.refresh(run.envs, run.parts, stream(run, REFRESH)))
         run, metrics = jax.lax.scan(tick, run, None, length=ticks)
-        return run, {name: _over_chunk(values) for name, values in metrics.items()}
+        return run, {name: over_chunk(values) for name, values in metrics.items()}
 
-    return Loop(init, collect, learn, chunk, frames, most)
+    def acting(run: Run, t: jax.Array):
+        return act(run, fold(stream(run, ACT), t), run.last, run.memory)
+
+    return Loop(init, collect, learn, chunk, frames, most, acting)
 
 
 def tally(total: Metrics, metrics: Metrics) -> Metrics:
@@ -218,7 +223,7 @@ def average(metrics: Metrics) -> Metrics:
     return {name: jnp.nanmean(jnp.asarray(m, jnp.float32)) for name, m in metrics.items()}
 
 
-def _over_chunk(values: jax.Array) -> jax.Array:
+def over_chunk(values: jax.Array) -> jax.Array:
     """[ticks] -> [], or [ticks, 2] of (sum, count) -> sum over count; NaN where there was nothing to average."""
     if values.ndim == 1:
         return jnp.nanmean(values)

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.core import BadInput, Env, Event, Metrics, Recipe
+from jaxrl.host import SLOWLY, Host
 from jaxrl.loop import Run, check_lengths
 from jaxrl.run import checkpoint
 from jaxrl.run.diagnose import Finding, diagnose, dump, first_bad, one_seed
@@ -111,7 +112,7 @@ class Clock:
 
 
 def execute(
-    env: Env,
+    env: Env | Host,
     recipe: Recipe,
     path: str | Path,
     settings: Settings = Settings(),
@@ -258,6 +259,8 @@ class Drive:
             )
         if self.frames != self.settings.steps:
             say(f"{self.settings.steps:,} steps are rounded up to {self.frames:,}, whole chunks of {self.chunk:,}.")
+        if self.runs.on_host:
+            say(f"{self.runs.env.name} runs on the host: {SLOWLY}.")
         if self.runs.env.specs.limit is None:
             say(f"{self.runs.env.name} is endless: the policy is not evaluated, and the last line has no return.")
 
@@ -355,14 +358,18 @@ class Drive:
         if not bad:
             return
         part, row = bad
-        self.say(f"Part '{part}' is not finite: playing the run again to find the rule that did it ...")
+        if not self.runs.on_host:
+            self.say(f"Part '{part}' is not finite: playing the run again to find the rule that did it ...")
         seed = f" (seed {self.runs.seeds[row]})" if self.runs.batched else ""
         good = checkpoint.newest(self.home.checkpoints, self.say)
         kept = f"the last good checkpoint is {good[0]}" if good else "no checkpoint had been written"
-        finding = self.replay(good, row)
+        finding = None if self.runs.on_host else self.replay(good, row)
         if finding is None:
+            again = (
+                "cannot be played again on the host" if self.runs.on_host else "did not happen again when played alone"
+            )
             blame = f"part '{part}' is not finite at step {int(run.step)}{seed}; it is written by {self.writers(part)}"
-            raise Diverged(f"{blame}, which did not happen again when played alone; {kept}.")
+            raise Diverged(f"{blame}, which {again}; {kept}.")
         dump(finding.batch, self.home.batch)
         cause = f", from a batch whose '{finding.bad}' was not finite already" if finding.bad else ""
         remedy = "mend the environment or the source" if finding.bad else "lower its learning rate or bound its loss"

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxrl.core import Agent, BadInput, Ctx, Env, Key, Parts, PyTree, Recipe
+from jaxrl.host import Host
 from jaxrl.run import checkpoint
 from jaxrl.run.directory import Home
 from jaxrl.run.programs import Many, many, scorer
@@ -26,7 +27,7 @@ class Saved:
     config: dict[str, Any]
 
 
-def saved(path: str | Path, build: Callable[[dict], tuple[Env, Recipe]]) -> Saved:
+def saved(path: str | Path, build: Callable[[dict], tuple[Env | Host, Recipe]]) -> Saved:
     """Read a run's parts.
 
     Args:
@@ -52,7 +53,8 @@ def returns(run: Saved, episodes: int) -> np.ndarray:
     """
     if episodes < 1:
         raise BadInput(f"episodes is {episodes}; at least 1 is needed.")
-    play = jax.jit(scorer(run.runs, episodes))
+    play = scorer(run.runs, episodes)
+    play = play if run.runs.on_host else jax.jit(play)
     return np.atleast_2d(np.asarray(play(run.parts, run.runs.keys(), np.int32(run.step))["return"], np.float64))
 
 
@@ -64,7 +66,7 @@ class Policy:
         env: what it was trained on; actions are this environment's.
     """
 
-    env: Env
+    env: Env | Host
     agent: Agent
     parts: Parts
     clock: int = 0  # frames it was trained for, on which exploration may depend
@@ -93,7 +95,7 @@ class Policy:
         return self.step(obs, self.memory())[0]
 
 
-def load(path: str | Path, build: Callable[[dict], tuple[Env, Recipe]], seed: int | None = None) -> Policy:
+def load(path: str | Path, build: Callable[[dict], tuple[Env | Host, Recipe]], seed: int | None = None) -> Policy:
     """The policy of one of a run's seeds, the first unless said otherwise; see `saved`.
 
     Raises:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.core import Env, Event, Parts, PyTree, Recipe, fold
+from jaxrl.core import BadInput, Env, Event, Parts, PyTree, Recipe, fold
+from jaxrl.host import Host, Hosted, host_loop, play
 from jaxrl.loop import Loop, Run, evaluate, loop, over_seeds
 
 EVALUATE = 0xE7A1  # folded into a seed's key: evaluation shares no randomness with training
@@ -18,11 +19,15 @@ EVALUATE = 0xE7A1  # folded into a seed's key: evaluation shares no randomness w
 class Many:
     """The loop over one or more seeds; with more than one, every field of its run but the clock leads with [seeds]."""
 
-    env: Env
+    env: Env | Host
     recipe: Recipe
     one: Loop
     loop: Loop
     seeds: tuple[int, ...]
+
+    @property
+    def on_host(self) -> bool:
+        return isinstance(self.env, Host)
 
     @property
     def batched(self) -> bool:
@@ -44,8 +49,10 @@ class Many:
         return jax.eval_shape(self.loop.init, self.keys())
 
 
-def many(env: Env, recipe: Recipe, seed: int, seeds: int) -> Many:
-    one = loop(env, recipe)
+def many(env: Env | Host, recipe: Recipe, seed: int, seeds: int) -> Many:
+    if isinstance(env, Host) and seeds > 1:
+        raise BadInput(f"seeds is {seeds}, but {env.name} runs on the host, one seed a process: start several runs.")
+    one = host_loop(env, recipe) if isinstance(env, Host) else loop(env, recipe)
     return Many(env, recipe, one, one if seeds == 1 else over_seeds(one), tuple(range(seed, seed + seeds)))
 
 
@@ -78,11 +85,17 @@ def compiled(runs: Many, ticks: int, episodes: int, events: tuple[Event, ...], f
     def ahead(fn: Callable, *args: PyTree, **how: Any) -> Callable:
         return jax.jit(fn, **how).lower(*args).compile()
 
+    if isinstance(runs.env, Host):
+        chunk = hosted(runs, ticks)
+        score = None if endless else scorer(runs, episodes)
+    else:
+        chunk = ahead(lambda run: runs.loop.chunk(run, ticks), shapes, donate_argnums=0)
+        score = None if endless else ahead(scorer(runs, episodes), shapes.parts, keys, shapes.step)
     return Programs(
         init=ahead(runs.loop.init, keys) if fresh else jax.jit(runs.loop.init),
-        chunk=ahead(lambda run: runs.loop.chunk(run, ticks), shapes, donate_argnums=0),
+        chunk=chunk,
         finite=ahead(lambda parts: runs.each(finite, parts), shapes.parts),
-        evaluate=None if endless else ahead(scorer(runs, episodes), shapes.parts, keys, shapes.step),
+        evaluate=score,
         events=tuple(
             (event.period, ahead(happening(runs, event, i), shapes, donate_argnums=0)) for i, event in enumerate(events)
         ),
@@ -90,8 +103,21 @@ def compiled(runs: Many, ticks: int, episodes: int, events: tuple[Event, ...], f
     )
 
 
+def hosted(runs: Many, ticks: int) -> Callable[[Run], tuple[Run, PyTree]]:
+    """A chunk over simulators on the host."""
+    simulators = Hosted(runs.env, runs.recipe, runs.one, runs.seeds[0])
+    return lambda run: simulators.chunk(run, ticks)
+
+
 def scorer(runs: Many, episodes: int) -> Callable[[Parts, jax.Array, jax.Array], PyTree]:
-    """`(parts, keys, step) -> evaluate's metrics` for all seeds; the clock alone decides its randomness."""
+    """`(parts, keys, step) -> evaluate's metrics` for all seeds; the clock alone decides its randomness.
+
+    Pure, unless the environment is on the host.
+    """
+    if isinstance(runs.env, Host):
+        played = play(runs.env, runs.recipe.agent, episodes)
+        number = lambda step: (EVALUATE, runs.seeds[0], jax.device_get(step))
+        return lambda parts, key, step: played(parts, fold(fold(key, EVALUATE), step), number(step))
 
     def score(parts: Parts, keys: jax.Array, step: jax.Array) -> PyTree:
         agent = runs.recipe.agent
