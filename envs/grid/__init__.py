@@ -1,4 +1,4 @@
-"""Grids: MiniGrid in JAX, equal to the package minigrid in rules, observations, rewards and distributions of layouts."""
+"""Grids: MiniGrid in JAX, equal to the package minigrid in rules, observations, rewards and layouts."""
 
 from envs.entry import Entry
 

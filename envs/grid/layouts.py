@@ -247,7 +247,7 @@ def multiroom(rooms: int = 6, largest: int = 10, view: str = "flat") -> Env:
 
     def trial(carry):
         """One attempt at the next room. A row of `chain` is left, top, width, height, the entry's x and y."""
-        chain, count, tried, entry, wall, key = carry
+        chain, count, tried, wall, key = carry
         key, key_now = jax.random.split(key)
         u = jax.random.uniform(key_now, (7,))
         # The entry of the first room is its corner; later ones hang on the exit of the room before.
@@ -279,11 +279,11 @@ def multiroom(rooms: int = 6, largest: int = 10, view: str = "flat") -> Env:
         tried = jnp.where(good, 0, tried + 1)
         again = ~good & (first | (tried >= trials))
         count = jnp.where(again, 0, count + good.astype(jnp.int32))
-        return (chain, count, jnp.where(again, 0, tried), entry_new, jnp.where(good, wall_new, wall), key)
+        return (chain, count, jnp.where(again, 0, tried), jnp.where(good, wall_new, wall), key)
 
     def generate(key):
         key_chain, key_rest = jax.random.split(key)
-        carry = (jnp.zeros((rooms, 6), jnp.int32), jnp.int32(0), jnp.int32(0), jnp.zeros(2, jnp.int32), jnp.int32(2))
+        carry = (jnp.zeros((rooms, 6), jnp.int32), jnp.int32(0), jnp.int32(0), jnp.int32(2))
         chain = jax.lax.while_loop(lambda carry: carry[1] < rooms, trial, (*carry, key_chain))[0]
         u = jax.random.uniform(key_rest, (rooms + 3,))
 

@@ -13,7 +13,7 @@ SPRITE = 24  # pixels on a side of a sprite; pictures take the nearest
 COLOURS = np.array(
     [[230, 60, 50], [70, 200, 80], [70, 110, 240], [150, 80, 210], [240, 210, 60], [110, 110, 118], [255, 130, 30]]
 )
-GROUND, LINE, SEEN = np.array([18, 18, 22]), np.array([48, 48, 54]), 0.18
+GROUND, LINE = np.array([18, 18, 22]), np.array([48, 48, 54])
 
 
 @cache
@@ -52,7 +52,7 @@ def sprites() -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(state, shape: tuple[int, int], camera: str | None = None) -> jax.Array:
-    """A picture uint8 [height, width, 3] of the whole grid, or, by camera 'agent', of what the agent sees (north up)."""
+    """A picture uint8 [height, width, 3] of the whole grid or, by camera 'agent', of what the agent sees, ahead up."""
     if camera not in (None, "agent"):
         raise BadInput(f"camera is '{camera}'; a grid is drawn whole (None), or as its 'agent' sees it.")
     height, width = shape

@@ -16,15 +16,15 @@ from envs.core import BadInput, Discrete, Env, Specs, TimeStep, first
 from envs.grid.picture import draw
 from jaxrl.core import Key
 
-# A tile is kind * 8 + colour. Kinds up to AGENT are minigrid's objects, with DOOR an open one; what minigrid keeps beside
-# the object (a door's state, a box's contents) makes kinds of its own: FILLED + c is a box that hides a key of colour c.
+# A tile is kind * 8 + colour. Kinds up to AGENT are minigrid's objects, with DOOR an open one; what minigrid keeps
+# beside the object (a door's state, a box's contents) makes kinds of its own: FILLED + c is a box that hides a key of
+# colour c.
 UNSEEN, EMPTY, WALL, FLOOR, DOOR, KEY, BALL, BOX, GOAL, LAVA, AGENT, CLOSED, LOCKED, FILLED = range(14)
 RED, GREEN, BLUE, PURPLE, YELLOW, GREY = range(6)
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = range(7)
 STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.int32)  # (x, y) of east, south, west, north; y points down
 
 VIEW = 7  # cells on a side of what the agent sees; it stands in the middle of the nearest row
-FLAT = VIEW * VIEW * 20 + 4 + 17  # numbers in the flat view
 
 
 def tile(kind, colour=0):
@@ -164,12 +164,22 @@ def symbolic(cells: jax.Array, state: State) -> dict[str, jax.Array]:
     return {"image": encode(cells), "direction": state.direction, "mission": encode(state.mission)[:2]}
 
 
+# Of a tile's 20 ones and zeros: which of (object, colour, state) each looks at, and the value that makes it 1.
+LOOKS = np.repeat([0, 1, 2], [11, 6, 3])
+VALUES = np.concatenate([np.arange(11), np.arange(6), np.arange(3)]).astype(np.uint8)
+
+
+def hot(tiles: jax.Array) -> jax.Array:
+    """float32 [..., 20]: 11 objects, 6 colours, 3 states. One comparison a number: joining three one-hots costs more."""
+    object, colour, door = (code[..., None] for code in jnp.moveaxis(encode(tiles), -1, 0))
+    looked = jnp.where(LOOKS == 0, object, jnp.where(LOOKS == 1, colour, door))
+    return (looked == VALUES).astype(jnp.float32)
+
+
 def flat(cells: jax.Array, state: State) -> jax.Array:
-    """The same in ones and zeros, float32 [1001]: 11 objects, 6 colours, 3 states of each cell, direction, mission."""
-    hot = lambda code: jnp.concatenate([jax.nn.one_hot(code[..., n], size) for n, size in ((0, 11), (1, 6))], axis=-1)
-    code = encode(cells)
-    image = jnp.concatenate([hot(code), jax.nn.one_hot(code[..., 2], 3)], axis=-1)
-    return jnp.concatenate([image.reshape(-1), jax.nn.one_hot(state.direction, 4), hot(encode(state.mission))])
+    """The same in ones and zeros, float32 [1004]: each cell's `hot`, the direction, the mission's `hot`."""
+    direction = jax.nn.one_hot(state.direction, 4)
+    return jnp.concatenate([hot(cells).reshape(-1), direction, hot(state.mission)])
 
 
 VIEWS = {"flat": flat, "symbolic": symbolic}
@@ -253,7 +263,7 @@ LETTERS = {
 
 
 def text(state: State) -> str:
-    """A grid in letters, two a cell as minigrid prints it: what, and the initial of its colour; the agent is an arrow."""
+    """A grid as minigrid prints it, two letters a cell: what, and the initial of its colour; the agent is an arrow."""
     grid, (x, y) = np.asarray(state.grid), np.asarray(state.position)
 
     def letters(cell):
