@@ -37,7 +37,26 @@ def acrobot(limit: int = LIMIT) -> Env:
         return x, TimeStep(see(x), jnp.where(done, 0.0, -1.0), done, jnp.bool_(False))
 
     specs = Specs(jax.ShapeDtypeStruct((6,), jnp.float32), Discrete(3))
-    return time_limit(Env(reset, step, specs, "acrobot"), limit)
+    return time_limit(Env(reset, step, specs, "acrobot", draw), limit)
+
+
+def draw(x: jax.Array, shape: tuple[int, int], camera: str | None = None) -> jax.Array:
+    """Both links and the height that the tip is to reach; there is one camera."""
+    from envs.render import flat  # only where something is drawn
+
+    flat.only(camera)
+    along = lambda angle: LENGTH * jnp.stack([jnp.sin(angle), -jnp.cos(angle)])
+    elbow = along(x[0])
+    tip = elbow + along(x[0] + x[1])
+    return flat.draw(
+        flat.segment((-2.3, 1.0), (2.3, 1.0), 0.03, flat.RED),
+        flat.segment((0.0, 0.0), elbow, 0.2, flat.TEAL),
+        flat.segment(elbow, tip, 0.2, flat.BRASS),
+        flat.disc((0.0, 0.0), 0.06),
+        flat.disc(elbow, 0.06),
+        shape=shape,
+        height=4.6,
+    )
 
 
 def derivative(x: jax.Array, torque: jax.Array) -> jax.Array:

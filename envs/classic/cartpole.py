@@ -46,7 +46,25 @@ def cartpole(masked: bool = False, limit: int = LIMIT) -> Env:
         return body._replace(x=x), TimeStep(show(x), jnp.float32(1), fell, jnp.bool_(False))
 
     specs = Specs(jax.ShapeDtypeStruct((2 if masked else 4,), jnp.float32), Discrete(2))
-    return time_limit(Env(reset, step, specs, "cartpole", context=CONTEXT), limit)
+    return time_limit(Env(reset, step, specs, "cartpole", draw, CONTEXT), limit)
+
+
+def draw(body: Body, shape: tuple[int, int], camera: str | None = None) -> jax.Array:
+    """The track between the places where an episode ends, the cart and the pole; there is one camera."""
+    from envs.render import flat  # only where something is drawn
+
+    flat.only(camera)
+    at, _, angle, _ = body.x
+    length = 2 * body.context.get("length", CONTEXT["length"])
+    return flat.draw(
+        flat.segment((-FAR, 0.0), (FAR, 0.0), 0.03, flat.GREY),
+        flat.box((at, 0.0), (0.22, 0.1), flat.TEAL, radius=0.04),
+        flat.segment((at, 0.1), (at + length * jnp.sin(angle), 0.1 + length * jnp.cos(angle)), 0.12, flat.BRASS),
+        flat.disc((at, 0.1), 0.045, flat.INK),
+        shape=shape,
+        centre=(0.0, 0.55),
+        height=2 * FAR * shape[0] / shape[1],
+    )
 
 
 def advance(x: jax.Array, push: jax.Array, context: dict[str, jax.Array | float]) -> jax.Array:

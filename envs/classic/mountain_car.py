@@ -3,6 +3,8 @@
 As in Gymnasium's MountainCar-v0 and MountainCarContinuous-v0, whose engines, flags, rewards and limits differ.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -35,7 +37,36 @@ def mountain_car(continuous: bool = False, limit: int | None = None) -> Env:
         return x, TimeStep(x, reward, done, jnp.bool_(False))
 
     specs = Specs(jax.ShapeDtypeStruct((2,), jnp.float32), Box((1,)) if continuous else Discrete(3))
-    return time_limit(Env(reset, step, specs, "mountain-car"), usual if limit is None else limit)
+    return time_limit(Env(reset, step, specs, "mountain-car", partial(draw, flag)), usual if limit is None else limit)
+
+
+def draw(flag: float, x: jax.Array, shape: tuple[int, int], camera: str | None = None) -> jax.Array:
+    """The hill, sin(3 x), with the flag and the car; there is one camera."""
+    from envs.render import flat  # only where something is drawn
+
+    flat.only(camera)
+    ground = lambda at: 0.45 * jnp.sin(3 * at) + 0.55
+    places = jnp.linspace(LEFT - 0.3, RIGHT + 0.3, 60)
+    slope = jnp.arctan(1.35 * jnp.cos(3 * x[0]))
+    off = lambda along, up: jnp.stack(  # from where the car touches the ground
+        [
+            x[0] + along * jnp.cos(slope) - up * jnp.sin(slope),
+            ground(x[0]) + along * jnp.sin(slope) + up * jnp.cos(slope),
+        ]
+    )
+    top = ground(flag)
+    return flat.draw(
+        flat.columns(places, ground(places) - 0.02, flat.SAND),
+        flat.chain(jnp.stack([places, ground(places) - 0.01], axis=1), 0.035, flat.GREEN),
+        flat.segment((flag, top), (flag, top + 0.24), 0.02),
+        flat.box((flag + 0.06, top + 0.2), (0.06, 0.04), flat.RED),
+        flat.box(off(0.0, 0.085), (0.075, 0.025), flat.TEAL, slope, 0.02),
+        flat.disc(off(-0.06, 0.045), 0.035),
+        flat.disc(off(0.06, 0.045), 0.035),
+        shape=shape,
+        centre=((LEFT + RIGHT) / 2, 0.6),
+        height=1.9 * shape[0] / shape[1],
+    )
 
 
 def advance(x: jax.Array, push: jax.Array) -> jax.Array:

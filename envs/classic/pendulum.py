@@ -44,7 +44,23 @@ def pendulum(limit: int = LIMIT) -> Env:
         return body._replace(x=x), TimeStep(see(x), -cost, jnp.bool_(False), jnp.bool_(False))
 
     specs = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((1,), -TORQUE, TORQUE))
-    return time_limit(Env(reset, step, specs, "pendulum", context=CONTEXT), limit)
+    return time_limit(Env(reset, step, specs, "pendulum", draw, CONTEXT), limit)
+
+
+def draw(body: Body, shape: tuple[int, int], camera: str | None = None) -> jax.Array:
+    """The rod on its axle, within the circle of its usual tip; there is one camera."""
+    from envs.render import flat  # only where something is drawn
+
+    flat.only(camera)
+    angle, length = body.x[0], body.context.get("length", CONTEXT["length"])
+    tip = (-length * jnp.sin(angle), length * jnp.cos(angle))
+    return flat.draw(
+        flat.disc((0.0, 0.0), CONTEXT["length"] + 0.1, flat.CHALK),
+        flat.segment((0.0, 0.0), tip, 0.2, flat.BRASS),
+        flat.disc((0.0, 0.0), 0.05, flat.INK),
+        shape=shape,
+        height=2.6,
+    )
 
 
 def advance(x: jax.Array, torque: jax.Array, context: dict[str, jax.Array | float]) -> jax.Array:

@@ -54,4 +54,12 @@ def hard() -> Env:
 
 def _task(name, size) -> Env:
     model = physics.load("reacher")
-    return physics.environment(f"reacher-{name}", model, reset, observe, lambda state, action: reward(state, size))
+    site = {"easy": "target", "hard": "small_target"}[name]  # of that size
+    return physics.environment(
+        f"reacher-{name}",
+        model,
+        reset,
+        observe,
+        lambda state, action: reward(state, size),
+        marks=lambda state: {site: jnp.append(state.task, FINGER)},
+    )

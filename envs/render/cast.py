@@ -266,11 +266,10 @@ def painted(scene: Scene, frame: Frame, ray: Vector, pixel: float, shadow: bool,
     dd = ray[0] * ray[0] + ray[1] * ray[1] + 1.0
     depth, index = nearest(scene, frame, ray, dd)
     point = tuple(depth * x for x in ray)
-    normal, colour, kind = normals(scene, frame, point, index)
+    normal, colour, kind = barrier(normals(scene, frame, point, index))
     rise = lambda v: v[0] * frame.up[0] + v[1] * frame.up[1] + v[2] * frame.up[2]
     sun = _larger(_dot(normal, tuple(frame.sun)), 0.0)
     if shadow:
-        normal, sun, colour, kind = barrier((normal, sun, colour, kind))
         sun = jnp.where(lit(scene, frame, point, normal), sun, 0.0)
     middle, half = (SKY_LIGHT + GROUND_LIGHT) / 2, (SKY_LIGHT - GROUND_LIGHT) / 2
     light = SUN_LIGHT * sun + middle + half * rise(normal)
@@ -295,8 +294,8 @@ def painted(scene: Scene, frame: Frame, ray: Vector, pixel: float, shadow: bool,
 
 
 def square(scene: Scene) -> float:
-    """The side of a floor's squares (m): a power of two near a third of the model's extent."""
-    return 2.0 ** np.round(np.log2(scene.c.stat.extent / 3))
+    """The side of a floor's squares (m): a power of two near a quarter of the model's extent."""
+    return 2.0 ** np.round(np.log2(scene.c.stat.extent / 4))
 
 
 # ---------------------------------------------------------------------------------------------------------- pictures
@@ -331,7 +330,9 @@ def render(
 
         light = _banded(band, scene, view, checked(shape), samples, look.sky)
         # The conversion of all three planes at once, then one transposition: anything else is scalar code.
-        return (jnp.sqrt(_smaller(_larger(light, 0.0), 1.0)) * 255 + 0.5).astype(jnp.uint8).transpose(1, 2, 0)
+        light = barrier(light)
+        levels = (jnp.sqrt(_smaller(_larger(light, 0.0), 1.0)) * 255 + 0.5).astype(jnp.uint8)
+        return levels.T.reshape(*shape, 3)
 
     return _chunked(frame, _abreast(scene, shape, samples))(poses, view, look)
 
@@ -353,8 +354,9 @@ def shoot(scene: Scene, poses: Poses, view: View, shape: tuple[int, int]) -> Sho
             return jnp.stack([depth, jnp.where(met, jnp.asarray(scene.ids)[index], -1).astype(jnp.float32), *normal])
 
         found = _banded(band, scene, view, checked(shape))
-        normal = jnp.einsum("ij,jhw->hwi", view.rotation, found[2:], precision="highest")
-        return Shot(found[0], found[1].astype(jnp.int32), jnp.where((found[1] >= 0)[..., None], normal, 0.0))
+        normal = jnp.matmul(view.rotation, found[2:], precision="highest")
+        normal = jnp.where(found[1] >= 0, normal, 0.0).T
+        return Shot(found[0].reshape(shape), found[1].astype(jnp.int32).reshape(shape), normal.reshape(*shape, 3))
 
     return _chunked(frame, _abreast(scene, shape))(poses, view)
 
@@ -371,7 +373,7 @@ def checked(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def _banded(band, scene, view, shape, samples=1, sky=None) -> jax.Array:
-    """`band(ray, sky) -> [C, P]` over bands of rows that fit a core's cache: [C, H, W], the samples averaged."""
+    """`band(ray, sky) -> [C, P]` over bands of rows that fit a core's cache: [C, H * W], the samples averaged."""
     height, width = shape
     rows, columns = samples * height, samples * width
     work = len(scene.size) * rows * columns
@@ -386,13 +388,14 @@ def _banded(band, scene, view, shape, samples=1, sky=None) -> jax.Array:
     def one(x, y, sky):
         ray = (view.slope * x, view.slope * y, np.float32(-1))
         found = band(ray, None if sky is None else sky.T)
-        found = found.reshape(found.shape[0], height // bands, samples, width, samples)
-        return found[:, :, 0, :, 0] if samples == 1 else found.mean(axis=(2, 4))
+        if samples == 1:
+            return found
+        return found.reshape(-1, height // bands, samples, width, samples).mean(axis=(2, 4)).reshape(len(found), -1)
 
     if bands == 1:
         return one(x[0], y[0], None if sky is None else sky[0])
-    strips = jax.lax.map(lambda a: one(*a), (x, y, sky))  # [bands, C, h, W]
-    return jnp.moveaxis(strips, 0, 1).reshape(strips.shape[1], height, width)
+    strips = jax.lax.map(lambda a: one(*a), (x, y, sky))  # [bands, C, pixels of a band]
+    return jnp.moveaxis(strips, 0, 1).reshape(strips.shape[1], -1)
 
 
 def _chunked(fn: Callable, most: int) -> Callable:

@@ -9,6 +9,8 @@ import jax
 from envs.render import cast
 from envs.render.scene import poses, scene, view
 
+LARGE = 128  # pixels a side
+
 _table = functools.lru_cache(maxsize=64)(scene)  # of numpy: a picture may first be asked for inside `jit`
 
 
@@ -27,7 +29,8 @@ def picture(
         shape: (height, width) in pixels.
         camera: a camera of the model; None is its first, or an overview where it has none.
         marks: positions [3] in the world by the name of a site, of what is in the state alone (a target).
-        **how: `shadow`, `samples` of `envs.render.render`.
+        **how: `shadow`, `samples` and `look` of `envs.render.render`. Unless they say otherwise, a picture for people,
+            of `LARGE` pixels a side or more, has shadows and smooth edges; a smaller one, for networks, has neither.
 
     Raises:
         BadInput: the model has no such camera or site, the shape is below one pixel, or a geom cannot be drawn.
@@ -35,5 +38,6 @@ def picture(
     from envs.control.physics import placed
 
     cast.checked(shape)
+    how = {"shadow": min(shape) >= LARGE, "samples": 2 if min(shape) >= LARGE else 1, **how}
     drawn, data = _table(model.c), placed(model, state)
     return cast.render(drawn, poses(drawn, data, marks), view(drawn, data, camera), shape, **how)

@@ -155,7 +155,7 @@ def view(scene: Scene, data: Any, camera: str | None = None) -> View:
     if camera is not None and camera not in cameras(c):
         raise unknown("camera", camera, cameras(c))
     i = 0 if camera is None else cameras(c).index(camera)
-    body, target, mode = c.cam_bodyid[i], c.cam_targetbodyid[i], mujoco.mjtCamLight(c.cam_mode[i]).name[12:].lower()
+    body, target, mode = c.cam_bodyid[i], c.cam_targetbodyid[i], mujoco.mjtCamLight(c.cam_mode[i]).name[11:].lower()
     at, turned = jnp.asarray(data.xpos)[body], jnp.asarray(data.xmat).reshape(-1, 3, 3)[body]
     upright = c.cam_mat0[i].reshape(3, 3)
     if mode == "track":
