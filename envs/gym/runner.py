@@ -1,0 +1,48 @@
+"""What Gymnasium's runners share: starts near the model's own posture, and pay for the way made in the last step.
+
+Gymnasium pays (x after - x before) / dt rather than a velocity, so the state's task keeps where the step began.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from envs.control import physics
+from envs.control.physics import Model, State
+from jaxrl.core import Key
+
+LIMIT = 1000  # control steps
+
+
+def load(name: str) -> Model:
+    return physics.load(name, Path(__file__).parent)
+
+
+def uniform(key: Key, size: int, scale: float) -> jax.Array:
+    return jax.random.uniform(key, (size,), minval=-scale, maxval=scale)
+
+
+def start(qpos: jax.Array, qvel: jax.Array) -> State:
+    """A state whose task, the root's x before the step (m, float32 []), says that no way has been made."""
+    return physics.start(qpos, qvel, qpos[0])
+
+
+def advance(model: Model, substeps: int) -> Callable[[State, jax.Array], State]:
+    return lambda state, action: physics.step(model, state._replace(task=state.qpos[0]), action, substeps)
+
+
+def speed(model: Model, substeps: int, state: State) -> jax.Array:
+    """The root's mean velocity along x over the last control step, m/s []."""
+    return (state.qpos[0] - state.task) / (substeps * model.c.opt.timestep)
+
+
+def effort(action: jax.Array) -> jax.Array:
+    """The sum of squares, before its weight."""
+    return jnp.sum(action**2)
+
+
+def within(x: jax.Array, low: float, high: float) -> jax.Array:
+    """All of x strictly between the bounds, bool []."""
+    return ((low < x) & (x < high)).all()
