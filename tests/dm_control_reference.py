@@ -136,6 +136,7 @@ def c_step(c: mujoco.MjModel, state: State, action: np.ndarray, substeps: int) -
     """MuJoCo itself over one control step: its data after it."""
     data = mujoco.MjData(c)
     data.qpos[:], data.qvel[:], data.ctrl[:] = state.qpos, state.qvel, action
+    data.act[:], data.qacc_warmstart[:] = state.act, state.warmstart
     for _ in range(substeps):
         mujoco.mj_step(c, data)
     return data
@@ -149,6 +150,7 @@ def step_equals_c(
     touching: int = 0,
     qpos: float | None = None,
     qvel: float | None = None,
+    forces: float | None = None,
 ) -> list[mujoco.MjData]:
     """One control step against C MuJoCo with our model and settings: MuJoCo's data after it, for further comparisons.
 
@@ -156,15 +158,48 @@ def step_equals_c(
         touching: at least as many states end in contact; 0 means none does.
         qpos, qvel: largest differences; None is 1e-6 and 2e-6, or 1e-4 and 2e-3 where something touches. Where a limb
             meets the ground between two physics steps, float32's last digit decides in which of them.
+        forces: largest difference in log(1 + force) of what the touch sensors read; None where there are none.
     """
-    stepped = jax.jit(jax.vmap(lambda s, a: physics.step(model, s, a, substeps)))(states, actions)
+    sensing = lambda s, a: physics.sensed(model, s, a, substeps)
+    silent = lambda s, a: (physics.step(model, s, a, substeps), ())
+    stepped, read = jax.jit(jax.vmap(silent if forces is None else sensing))(states, actions)
     data = [c_step(model.c, one(states, i), np.asarray(actions[i]), substeps) for i in range(len(actions))]
     in_contact = sum(d.ncon > 0 for d in data)
     assert in_contact >= touching if touching else in_contact == 0
     qpos, qvel = qpos or (1e-4 if touching else 1e-6), qvel or (2e-3 if touching else 2e-6)
     np.testing.assert_allclose(stepped.qpos, [d.qpos for d in data], atol=qpos)
     np.testing.assert_allclose(stepped.qvel, [d.qvel for d in data], atol=qvel)
+    if forces is not None:
+        felt = np.array([d.sensordata for d in data])
+        assert (felt > 0).any(axis=0).all()
+        np.testing.assert_allclose(np.log1p(read), np.log1p(felt), atol=forces)
     return data
+
+
+def moments(
+    c: mujoco.MjModel, qpos: np.ndarray, count: int, substeps: int = 1, hold: int = 20, steps: int = 400, touching=0.5
+) -> tuple[State, jax.Array]:
+    """Moments of episodes under random actions, in MuJoCo, with the next actions; a share of them in contact.
+
+    Args:
+        qpos: [episodes, nq], where they begin, at rest.
+        hold: control steps for which an action is held.
+    """
+    random, data = np.random.default_rng(1), mujoco.MjData(c)
+    seen: tuple[list, list] = ([], [])  # free, in contact
+    for begin in qpos:
+        mujoco.mj_resetData(c, data)
+        data.qpos[:] = begin
+        for t in range(steps):
+            data.ctrl[:] = random.uniform(-1, 1, c.nu) if t % hold == 0 else data.ctrl
+            mujoco.mj_step(c, data, substeps)
+            seen[data.ncon > 0].append(np.concatenate([data.qpos, data.qvel]))
+    wanted = round(count * touching)
+    picks = [np.array(x)[random.permutation(len(x))[:n]] for x, n in zip(seen, (count - wanted, wanted)) if n]
+    states = np.float32(np.concatenate(picks))
+    assert len(states) == count
+    state = State(jnp.asarray(states[:, : c.nq]), jnp.asarray(states[:, c.nq :]), jnp.zeros((count, c.nv)))
+    return state, jnp.float32(random.uniform(-1, 1, (count, c.nu)))
 
 
 def moves_as_theirs(

@@ -9,7 +9,6 @@ right hand and foot, in the torso's frame (m); how much of the vertical lies alo
 the centre of mass (m/s); qvel (27; m/s, rad/s). Action [21]: torques, in the order of the model's actuators.
 """
 
-import copy
 import functools
 
 import jax
@@ -37,8 +36,7 @@ def postures() -> np.ndarray:
     DM Control draws them at each reset until nothing touches. Here MuJoCo does it once, with all contacts within the
     body, of which the model in motion has few. From 1.5 m nothing reaches the ground, however the body is turned.
     """
-    c = copy.copy(physics.load("humanoid").c)
-    c.geom_contype[:] = c.geom_conaffinity[:] = 1
+    c = physics.colliding(physics.load("humanoid").c)
     data, random, found = mujoco.MjData(c), np.random.default_rng(0), []
     while len(found) < POSTURES:
         data.qpos[7:] = random.uniform(*c.jnt_range[1:].T)

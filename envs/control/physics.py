@@ -5,6 +5,7 @@ these, and carrying it through a scan costs more than a third of a step.
 """
 
 import contextlib
+import copy
 import functools
 import io
 from collections.abc import Callable
@@ -64,6 +65,17 @@ def compiled(c: mujoco.MjModel) -> Model:
         data = mjx.make_data(x)
         # Typed like the sum that replaces it: a weak type would compile the step twice.
         return Model(c, x, data.replace(time=jnp.float32(0)))
+
+
+def colliding(c: mujoco.MjModel, aside: str = "") -> mujoco.MjModel:
+    """A copy of a model in which every part collides with every other, whatever its bits, but for the geom `aside`: to
+    draw starts in which nothing touches, also of models that in motion look for few contacts."""
+    c = copy.copy(c)
+    for of in (c.geom_contype, c.geom_conaffinity, c.body_contype, c.body_conaffinity):
+        of[:] = 1
+    if aside:
+        c.geom(aside).contype = c.geom(aside).conaffinity = 0
+    return c
 
 
 # What `envs.core.contextual` can change: each scales fields of the model, 1 leaving them as they are.
@@ -152,7 +164,7 @@ def first_free(model: Model, candidates: jax.Array) -> jax.Array:
     """
 
     def touches(qpos):
-        return (mjx.collision(model.x, placed(model, start(qpos, jnp.zeros(model.c.nv)))).contact.dist < 0).any()
+        return (mjx.collision(model.x, placed(model, start(qpos, jnp.zeros(model.c.nv))))._impl.contact.dist < 0).any()
 
     taken = jax.vmap(touches)(candidates).at[-1].set(False)
     return candidates[jnp.argmin(taken)]
@@ -172,6 +184,13 @@ def centre_velocity(model: Model, data: mjx.Data) -> jax.Array:
     turning, moving = data.cvel[:, :3], data.cvel[:, 3:]  # of each body, at the centre of mass of its tree
     own = moving + jnp.cross(turning, data.xipos - data.subtree_com[c.body_rootid])
     return jnp.float32(c.body_mass / c.body_mass.sum()) @ own
+
+
+def turned(quat: jax.Array) -> jax.Array:
+    """The rotation of a unit quaternion (w, x, y, z) as a matrix [3, 3], from the body's frame to the world's."""
+    w, v = quat[0], quat[1:]
+    cross = jnp.cross(jnp.eye(3), v)  # takes u to v x u
+    return (w**2 - v @ v) * jnp.eye(3) + 2 * jnp.outer(v, v) + 2 * w * cross
 
 
 class Planar(NamedTuple):
