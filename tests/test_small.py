@@ -156,7 +156,7 @@ def test_the_longest_pipe_first_makes_the_flute_sound():
 def test_a_button_is_switched_by_moving_onto_it():
     env = worlds.button_grid(10, 3)
     step = jax.jit(env.step)
-    state, _ = env.reset(jax.random.key(0))
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
     inner = {**state["inner"], "agent": jnp.array([0, 0]), "spots": jnp.array([[0, 1], [5, 5], [9, 9]])}
     inner["on"] = jnp.array([False, True, True])
     state = {**state, "inner": inner}
@@ -186,7 +186,7 @@ def test_mazes_are_trees_and_all_that_is_open_is_one():
 def test_the_step_after_the_goal_ends_the_maze():
     env = worlds.maze(4)
     step = jax.jit(env.step)
-    state, _ = env.reset(jax.random.key(0))
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
     inner = {**state["inner"], "agent": state["inner"]["goal"]}
     _, out = step({**state, "inner": inner}, jnp.int32(0))
     assert bool(out.terminated)

@@ -90,7 +90,7 @@ def test_lives_follow_the_tables():
         state, out = env.step(state, action)
         return state, (s, action, out.obs.argmax(), out.reward, out.obs.sum())
 
-    state, _ = env.reset(jax.random.key(0))
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
     run = jax.jit(lambda state: jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 8000))[1])
     s, a, after, reward, shown = (np.asarray(x) for x in run(state))
     np.testing.assert_array_equal(reward, np.asarray(tables.r)[s, a])
@@ -104,7 +104,7 @@ def test_lives_follow_the_tables():
 def test_the_sea_ends_at_its_floor():
     env = worlds.deep_sea(3)
     step = jax.jit(env.step)
-    state, _ = env.reset(jax.random.key(0))
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
     rewards = []
     for n in range(3):
         state, out = step(state, jnp.int32(1))

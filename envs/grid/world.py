@@ -170,7 +170,7 @@ VALUES = np.concatenate([np.arange(11), np.arange(6), np.arange(3)]).astype(np.u
 
 
 def hot(tiles: jax.Array) -> jax.Array:
-    """float32 [..., 20]: 11 objects, 6 colours, 3 states. One comparison a number: joining three one-hots costs more."""
+    """float32 [..., 20]: 11 objects, 6 colours, 3 states. One comparison each: to join three one-hots costs more."""
     object, colour, door = (code[..., None] for code in jnp.moveaxis(encode(tiles), -1, 0))
     looked = jnp.where(LOOKS == 0, object, jnp.where(LOOKS == 1, colour, door))
     return (looked == VALUES).astype(jnp.float32)
