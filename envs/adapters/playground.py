@@ -1,4 +1,4 @@
-"""MuJoCo Playground's environments: 'playground:CheetahRun', tested with playground 0.2.0.
+"""MuJoCo Playground's environments: 'playground:CheetahRun', made and traced with playground 0.2.0.
 
 They run on MJX's own implementation (`impl="jax"`) where Playground's default is Warp, which needs CUDA. Each episode
 begins with a reset of its own, where Playground's wrapper keeps one first state for all. Locomotion and manipulation
