@@ -15,6 +15,7 @@ from jaxrl.core import BadInput, Box, Ctx
 from jaxrl.equations.distributions import noisy_action
 from jaxrl.loop import loop
 from jaxrl.nets import Conv, net, side_after
+from jaxrl.nets.conv import convolution
 from jaxrl.sources import random_shift, shifted
 
 KEY = jax.random.key(2)
@@ -135,6 +136,20 @@ def test_the_papers_encoder():
     shapes = jax.eval_shape(encoder.init, KEY)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 30_368
     assert jax.eval_shape(lambda p, o: encoder.apply(p, o), shapes, obs).shape == (39_200,)
+
+
+@pytest.mark.parametrize("side,size,stride", [(12, 3, 1), (12, 3, 2), (13, 3, 2), (13, 4, 3), (9, 2, 2)])
+def test_our_convolution_is_laxs(side, size, stride):
+    key_x, key_kernel = jax.random.split(KEY)
+    x, kernel = jax.random.normal(key_x, (2, side, side, 3)), jax.random.normal(key_kernel, (size, size, 3, 4))
+    how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def of(convolve):
+        return lambda x, kernel: (convolve(x, kernel, (stride, stride), "VALID", **how) ** 2).sum()
+
+    both = [jax.value_and_grad(of(f), argnums=(0, 1)) for f in (convolution, jax.lax.conv_general_dilated)]
+    for ours, theirs in zip(*map(jax.tree.leaves, jax.jit(lambda: [f(x, kernel) for f in both])())):
+        assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
 def test_vectors_and_small_images_are_refused():

@@ -1,11 +1,63 @@
 """Encoders of images, and the bottleneck that agents put on top of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrl.nets.mlp import orthogonal
+
+
+def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any = "VALID", **how: Any) -> jax.Array:
+    """[B, H, W, C] by [k, k, C, D], without padding: `lax.conv_general_dilated` as flax calls it, fast on a CPU too.
+
+    Inside a scan XLA's CPU back end differentiates convolutions by plain loops, and those with strides slowest. There
+    the gradients are written as what it does well, a further convolution and one matrix product: an encoder of three
+    layers of 16 channels at 48 pixels and batch 64 then takes a fifth of the time.
+    """
+    stride = strides if isinstance(strides, int) else strides[0]
+    if jax.default_backend() != "cpu":
+        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, **how)
+    return _dense(*_unstrided(x, kernel, stride))
+
+
+def _unstrided(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
+    """Image and kernel of an equal convolution of stride 1: blocks of `stride` pixels a side become channels."""
+    if stride == 1:
+        return x, kernel
+    (batch, height, width, channels), size = x.shape, kernel.shape[0]
+    blocks = -(-size // stride)
+    rows, columns = ((side - size) // stride + blocks for side in (height, width))
+    # Pixels that no window reaches are cut off, and missing ones of the last blocks meet zeros of the kernel.
+    grown = [max(blocked * stride - side, 0) for blocked, side in ((rows, height), (columns, width))]
+    x = jnp.pad(x, ((0, 0), (0, grown[0]), (0, grown[1]), (0, 0)))[:, : rows * stride, : columns * stride]
+    x = x.reshape(batch, rows, stride, columns, stride, channels).transpose(0, 1, 3, 2, 4, 5)
+    grown = blocks * stride - size
+    kernel = jnp.pad(kernel, ((0, grown), (0, grown), (0, 0), (0, 0)))
+    kernel = kernel.reshape(blocks, stride, blocks, stride, channels, -1).transpose(0, 2, 1, 3, 4, 5)
+    deep = stride * stride * channels
+    return x.reshape(batch, rows, columns, deep), kernel.reshape(blocks, blocks, deep, -1)
+
+
+@jax.custom_vjp
+def _dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _dense_backward(inputs: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    (x, kernel), (height, width) = inputs, g.shape[1:3]
+    rows, columns = kernel.shape[:2]
+    # The image's is the convolution of the padded gradient with the kernel turned about.
+    padded = jnp.pad(g, ((0, 0), (rows - 1, rows - 1), (columns - 1, columns - 1), (0, 0)))
+    dx = _dense(padded, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    # The kernel's is a product of the image under each of its entries with the gradient.
+    under = jnp.stack([x[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)])
+    return dx, jnp.einsum("kbhwc,bhwd->kcd", under, g).reshape(kernel.shape)
+
+
+_dense.defvjp(lambda x, kernel: (_dense(x, kernel), (x, kernel)), _dense_backward)
 
 
 class Conv(nn.Module):
@@ -25,7 +77,9 @@ class Conv(nn.Module):
     def __call__(self, image):
         x = image.astype(jnp.float32) / 255 - 0.5
         for channels, stride in zip(self.channels, self.strides, strict=True):
-            x = nn.Conv(channels, (3, 3), stride, padding="VALID", kernel_init=orthogonal(2**0.5))(x)
+            x = nn.Conv(
+                channels, (3, 3), stride, "VALID", kernel_init=orthogonal(2**0.5), conv_general_dilated=convolution
+            )(x)
             x = nn.relu(x)
         return x.reshape(*x.shape[:-3], -1)
 
