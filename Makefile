@@ -58,8 +58,10 @@ bench-peers: .venv-bench/.ready
 	@du -sh .venv-bench
 	touch .venv-bench/.ready
 
-check-envs: $(READY)   # every environment of ours, stepped and looked at; slower than the tests' look at shapes
-	$(PY) -m experiments.check_envs
+check-envs: $(READY)   # every environment of ours, stepped for 2,000 steps, and held against what it is modelled on
+	$(PY) -m experiments.check_envs --record
+	$(PY) -m experiments.docs
+	$(PY) -m pytest -q -m reference tests/reference
 
 docs: $(READY)
 	$(PY) -m experiments.docs

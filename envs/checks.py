@@ -6,8 +6,9 @@ hundred steps of uniform actions behave.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,15 @@ LONGEST = 2_000  # steps of a trial where nobody says how many
 SIDE_BY_SIDE = 8  # environments in a trial
 
 
+class Examined(NamedTuple):
+    """What an examination found. Fields: findings, sentences as of `findings`; compile_seconds, of the trial, and
+    steps_per_second, environment steps with their resets at 8 side by side, both NaN where there was no trial."""
+
+    findings: list[str]
+    compile_seconds: float = float("nan")
+    steps_per_second: float = float("nan")
+
+
 def findings(env: Env, steps: int | None = None) -> list[str]:
     """Readable sentences, empty where nothing is wrong. Those that begin with 'note:' are remarks, not faults.
 
@@ -27,16 +37,20 @@ def findings(env: Env, steps: int | None = None) -> list[str]:
         steps: length of the trial; None is one step more than the limit (at most 2000), or 256 without a limit; 0
             leaves it out, so that nothing is compiled.
     """
+    return examined(env, steps).findings
+
+
+def examined(env: Env, steps: int | None = None) -> Examined:
+    """`findings`, and what the trial cost."""
     if not isinstance(env, Env):
-        return [f"it is a {type(env).__name__}, not an Env."]
+        return Examined([f"it is a {type(env).__name__}, not an Env."])
     if steps is None:
         steps = 256 if env.specs.limit is None else min(env.specs.limit + 1, LONGEST)
-    trial = (lambda env: _of_behaviour(env, steps),) if steps else ()
-    for stage in (_of_specs, _of_shapes, _of_purity, *trial):
+    for stage in (_of_specs, _of_shapes, _of_purity):
         found = list(stage(env))
         if found:
-            return found
-    return []
+            return Examined(found)
+    return _tried(env, steps) if steps else Examined([])
 
 
 # ----------------------------------------------------------------------------------------------------------- specs
@@ -179,8 +193,19 @@ def _program(fn: Callable, args: Iterable) -> tuple[str, list[bytes]]:
 # ------------------------------------------------------------------------------------------------------- behaviour
 
 
-def _of_behaviour(env: Env, steps: int) -> Iterator[str]:
-    seen = jax.tree.map(np.asarray, jax.jit(lambda key: _trial(env, steps, key))(jax.random.key(0)))
+def _tried(env: Env, steps: int) -> Examined:
+    began = time.perf_counter()
+    run = jax.jit(lambda key: _trial(env, steps, key)).lower(jax.random.key(0)).compile()
+    compiled = time.perf_counter()
+    seen, again = (jax.tree.map(np.asarray, run(jax.random.key(0))) for _ in range(2))
+    ran = time.perf_counter()
+    found = list(_of_behaviour(env, steps, seen))
+    if any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (seen, again)))):
+        found.append("the same key gave two streams: the program does something that it does not show to jax.")
+    return Examined(found, compiled - began, 2 * steps * SIDE_BY_SIDE / (ran - compiled))
+
+
+def _of_behaviour(env: Env, steps: int, seen: dict[str, np.ndarray]) -> Iterator[str]:
     limit, length, end = env.specs.limit, seen["length"], seen["terminated"] | seen["truncated"]
     if not seen["start_finite"].all():
         yield "reset's observation is not finite for some keys."
@@ -228,6 +253,7 @@ def _trial(env: Env, steps: int, key: jax.Array) -> dict[str, jax.Array]:
             "observation": _finite(out.obs),
             "reward": _finite(out.reward),
             "beyond": _differ((out.obs, out.reward)),
+            "stream": _total(out.obs),
         }
         state = jax.lax.cond(out.end.any(), lambda: where(out.end, reset(twins(key_reset))[0], state), lambda: state)
         return (state, jnp.where(out.end, 0, length)), facts
@@ -242,6 +268,11 @@ def _finite(tree: Any) -> jax.Array:
     """bool [N]: all numbers of each are finite."""
     rows = [jnp.isfinite(leaf.reshape(leaf.shape[0], -1)).all(axis=-1) for leaf in jax.tree.leaves(tree)]
     return jnp.stack(rows).all(axis=0)
+
+
+def _total(tree: Any) -> jax.Array:
+    """float32 [N]: the sum of all numbers of each."""
+    return sum(leaf.reshape(leaf.shape[0], -1).astype(jnp.float32).sum(axis=-1) for leaf in jax.tree.leaves(tree))
 
 
 def _differ(tree: Any) -> jax.Array:

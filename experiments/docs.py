@@ -1,4 +1,4 @@
-"""`python -m experiments.docs`: docs/papers.md and docs/performance.md, made from what has been recorded."""
+"""`python -m experiments.docs`: the pages of docs/ that are made from what has been recorded."""
 
 import json
 from pathlib import Path
@@ -43,6 +43,47 @@ NO_BENCH = """No figures have been recorded yet. `make bench` measures what is i
 BENCH_HEAD = """| what | unit | ours | peer | ratio, median (low to high) | goal | outcome | device | commit |
 |---|---|---|---|---|---|---|---|---|
 """
+
+
+ENVIRONMENTS = """# Environments
+
+Everything runs on the device, in JAX. [envs/control.md](envs/control.md) and the other pages of `docs/envs/` say what each
+task observes, does, pays and starts from, and **every deviation** from what it is modelled on.
+
+`make check-envs` steps each of these for 2,000 steps of uniform actions, 8 side by side, and holds that everything stays
+finite and within its specs, that termination and time limits are told apart, and that the same key gives the same
+stream; the figures are from its record, [results/check-envs.json](results/check-envs.json). Rates count environment
+steps with their resets, on all cores of the device that is named, and are for comparison only; `make bench` measures.
+
+"""
+
+ENV_HEAD = """| | id | observation | action | limit | usual repeat | steps/s | compile, s | device | found |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def environments(rows: list[dict[str, Any]], docs: Path = DOCS) -> str:
+    """docs/environments.md from the record of `make check-envs`, one table a family."""
+    families: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        families.setdefault(row["family"], []).append(row)
+    parts = [f"{MADE}\n{ENVIRONMENTS}"]
+    for family in sorted(families):
+        page = docs / "envs" / f"{family}.md"
+        title = f"[{family}](envs/{family}.md)" if page.exists() else family
+        parts.append(f"## {title}\n\n{ENV_HEAD}" + "".join(_environment(row, docs) for row in families[family]) + "\n")
+    return "".join(parts).rstrip("\n") + "\n"
+
+
+def _environment(row: dict[str, Any], docs: Path) -> str:
+    image = f"images/envs/{row['name']}.png"
+    picture = f'<img src="{image}" width="96" alt="{row["name"]}">' if (docs / image).exists() else ""
+    figures = f"{row['steps_per_second']:.3g}", f"{row['compile_seconds']:.3g}"
+    seen, limit = ", ".join(row["observation"]), str(row["limit"] or "none")
+    found = "; ".join(row["findings"]) or "nothing"
+    return _row(
+        picture, f"`{row['name']}`", seen, row["action"], limit, str(row["repeat"]), *figures, row["device"], found
+    )
 
 
 def papers(listed: list[dict[str, Any]], records: list[dict[str, Any]]) -> str:
@@ -134,6 +175,7 @@ def pages(docs: Path = DOCS) -> dict[str, str]:
     return {
         "papers.md": papers(json.loads((docs / "papers.json").read_text()), records(docs / "results" / "evidence")),
         "performance.md": performance(records(docs / "results" / "bench")),
+        "environments.md": environments(json.loads((docs / "results" / "check-envs.json").read_text()), docs),
     }
 
 

@@ -294,7 +294,7 @@ def test_settings_may_depend_on_the_scale():
 # ---------------------------------------------------------------------------------------------------- tables in docs
 
 
-@pytest.mark.parametrize("page", ["papers.md", "performance.md"])
+@pytest.mark.parametrize("page", ["papers.md", "performance.md", "environments.md"])
 def test_committed_pages_are_what_the_records_say(page):
     assert (docs.DOCS / page).read_text() == docs.pages()[page], "run `make docs`"
 
