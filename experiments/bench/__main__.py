@@ -41,7 +41,7 @@ def line(found: dict) -> str:
         low, median, high = (found[f"ratio_{which}"] for which in ("low", "median", "high"))
         text += f"   {found['against']:<12} {number(found['peer']):>10}   ratio {median:.2f} ({low:.2f} to {high:.2f})"
     if found["goal"] is not None:
-        sense = "at least" if found["goal_of"] == "ratio" else "ours at most"
+        sense = {"ratio": "at least", "ours": "ours at most", "rate": "ours at least"}[found["goal_of"]]
         verdict = {True: "met", False: "MISSED", None: "not judged"}[found["met"]]
         text += f"   goal {sense} {found['goal']}: {verdict}"
     return f"{text}   [{found['unit']}]"

@@ -14,7 +14,8 @@ class Pair:
     """One record: our side against a peer's.
 
     Attributes:
-        goal: what `goal_of` should reach: the median ratio at least ('ratio'), or our figure at most ('ours').
+        goal: what `goal_of` should reach: the median ratio at least ('ratio'), our figure at most ('ours') or at least
+            ('rate').
         figure: which figure of a compile case: 'cold' or 'warm'.
     """
 
@@ -164,6 +165,22 @@ def stepping(env: str, model: str, brax: str, units: int, brax_units: int) -> Ca
     )
 
 
+# ---------------------------------------------------------------------------------------------------------- grids
+
+GRID = {"env": "grid-doorkey-8x8", "num_envs": 1024, "units": 400}
+
+grid = Case(
+    "environment steps a core-second",
+    "DoorKey-8x8 in 1024 environments under uniform actions, minigrid's observation, episodes begun again from a bank "
+    "of 1024 starts (`inline`: each start drawn as it is needed); minigrid: one environment of the Python package",
+    {
+        "ours": side("grid", "ours", starts=1024, **GRID),
+        "inline": side("grid", "ours", starts=None, **GRID),
+        "minigrid": side("grid", "minigrid", env="MiniGrid-DoorKey-8x8-v0", units=10_000, least=1000),
+    },
+    (Pair("grid-step", "minigrid", 1e6, "rate"), Pair("grid-step-inline", "inline", 0.9)),
+)
+
 # --------------------------------------------------------------------------------------------------------- memory
 
 REPLAY = {"agent": "sac", "env": "cartpole-swingup", "config": {"capacity": 100_000}}
@@ -183,5 +200,6 @@ CASES = {
     "dqn": dqn,
     "step-cartpole": stepping("cartpole-swingup", "cartpole", "inverted_pendulum", 30_000, 2000),
     "step-cheetah": stepping("cheetah-run", "cheetah", "halfcheetah", 4000, 500),
+    "grid-step": grid,
     "replay": replay,
 }

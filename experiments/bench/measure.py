@@ -173,7 +173,8 @@ def record(name: str, unit: str, ours: dict, peer: dict | None, note: str, goal:
     """One JSON record. `ours` and `peer` hold `each` (a value a turn); an absent peer gives nulls and the reason.
 
     Args:
-        goal_of: what the goal binds: 'ratio' (the median is at least the goal) or 'ours' (at most the goal).
+        goal_of: what the goal binds: 'ratio' (the median is at least the goal), 'ours' (our figure is at most the goal)
+            or 'rate' (our figure is at least the goal).
     """
     if unit in LESS_IS_BETTER and peer:  # turned over, so that above 1 is still ours
         compared = ratios(peer["each"], ours["each"])
@@ -185,7 +186,7 @@ def record(name: str, unit: str, ours: dict, peer: dict | None, note: str, goal:
     if goal is None or (goal_of == "ratio" and not peer):
         met = None
     else:
-        met = mine <= goal if goal_of == "ours" else (compared["ratio_median"] or 0) >= goal
+        met = mine <= goal if goal_of == "ours" else (mine if goal_of == "rate" else compared["ratio_median"]) >= goal
     describe = lambda side: {key: side.get(key) for key in ("parameters", "updates", "seconds", "peak_bytes")}
     return {
         "name": name,
