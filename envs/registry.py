@@ -10,7 +10,7 @@ import inspect
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from envs import adapters, classic, control
+from envs import adapters, classic, control, factored, grid, gym, legged, memory, tabular
 from envs.entry import Entry
 
 if TYPE_CHECKING:
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 GROUP = "jaxrl.envs"  # the entry-point group: `name = "package.module:factory"`
 
 
+FAMILIES = (classic, control, factored, grid, gym, legged, memory, tabular)
+
 TABLE = {
-    **classic.TABLE,
-    **control.TABLE,
+    **{name: entry for family in FAMILIES for name, entry in family.TABLE.items()},
     **{f"probe-{n}": Entry("envs.probes:probe", settings={"n": n}) for n in range(1, 6)},
     "random-walk": Entry("envs.probes:random_walk"),
     "drifting-series": Entry("envs.probes:drifting_series"),
