@@ -186,7 +186,11 @@ def record(name: str, unit: str, ours: dict, peer: dict | None, note: str, goal:
     if goal is None or (goal_of == "ratio" and not peer):
         met = None
     else:
-        met = mine <= goal if goal_of == "ours" else (mine if goal_of == "rate" else compared["ratio_median"] or 0) >= goal
+        met = (
+            mine <= goal
+            if goal_of == "ours"
+            else (mine if goal_of == "rate" else compared["ratio_median"] or 0) >= goal
+        )
     describe = lambda side: {key: side.get(key) for key in ("parameters", "updates", "seconds", "peak_bytes")}
     return {
         "name": name,
