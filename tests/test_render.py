@@ -12,7 +12,7 @@ from envs.classic import acrobot, cartpole, mountain_car, pendulum
 from envs.control import physics
 from envs.core import Discrete, Env, Specs, TimeStep, action_repeat, bare, batched, first, frame_stack
 from envs.registry import make
-from envs.render import flat, picture, pixels, poses, render, scene, shoot, view
+from envs.render import distracted, flat, picture, pixels, poses, render, scene, shoot, view
 from envs.render.cast import NEVER
 from envs.render.scene import View, cameras
 from jaxrl.core import BadInput
@@ -166,6 +166,8 @@ def test_bad_input():
         "unknown camera 'front'": lambda: pixels(cheetah, 8, camera="front"),
         "blind has no picture": lambda: pixels(blind, 8),
         "unknown camera 'top'": lambda: pixels(make("cartpole"), 8, camera="top"),
+        "camera of distracted is 2": lambda: distracted(cheetah, camera=2),
+        "not drawn from a MuJoCo model": lambda: distracted(make("cartpole")),
         "cells have the shape": lambda: flat.tiles(jnp.zeros((3, 3), jnp.uint8), (6, 6)),
         "samples is 0": lambda: render(scene(physics.load("cheetah").c), None, None, (8, 8), samples=0),
     }.items():
@@ -280,3 +282,26 @@ def test_pixels_of_a_task_keep_the_last_picture_of_an_episode():
     for _ in range(2):
         state, out, obs = many.step(state, jnp.zeros(1, jnp.int32))
     assert out.terminated.all() and (out.obs == 2).all() and (obs == 0).all()
+
+
+def test_distractors_change_looks_and_nothing_else():
+    plain = make("cartpole-swingup")
+    env = distracted(plain, floor=0.5)
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def play(key):
+        state, _ = env.reset(key)
+        first_look = env.draw(state, (24, 24), None)
+        for _ in range(2):
+            state, out = env.step(state, jnp.ones(1))
+        return (first_look, env.draw(state, (24, 24), None)), out
+
+    (before, after), out = jax.tree.map(np.asarray, jax.jit(jax.vmap(play))(keys))
+    assert np.abs(before[0].astype(int) - before[1]).mean() > 10  # another episode, other looks
+    drift = np.abs(before.astype(int) - after).mean()
+    assert 0.5 < drift < 40  # which move from step to step
+    state, _ = plain.reset(jax.random.split(keys[0])[0])
+    for _ in range(2):
+        state, same = plain.step(state, jnp.ones(1))
+    np.testing.assert_allclose(out.obs[0], same.obs, rtol=1e-5, atol=1e-6)
+    assert pixels(env, 8).specs.observation.shape == (8, 8, 9)

@@ -38,11 +38,15 @@ class Shot(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What may differ in looks from episode to episode. Fields: colour float32 [K, 3], sRGB; sky float32 [H, W, 3] in
-    [0, 1], sRGB, in place of the gradient, or None."""
+    """What may differ in looks from episode to episode.
+
+    Fields: colour float32 [K, 3], sRGB; sky float32 [H, W, 3], sRGB, in place of the gradient, or None; cover float32
+    [], the sky's share in the colour of floors, or None.
+    """
 
     colour: jax.Array
     sky: jax.Array | None = None
+    cover: jax.Array | None = None
 
 
 # ---------------------------------------------------------------------------------------------------- intersections
@@ -261,7 +265,15 @@ def linear(srgb) -> Any:
     return srgb * srgb
 
 
-def painted(scene: Scene, frame: Frame, ray: Vector, pixel: float, shadow: bool, sky: Vector | None) -> Vector:
+def painted(
+    scene: Scene,
+    frame: Frame,
+    ray: Vector,
+    pixel: float,
+    shadow: bool,
+    sky: Vector | None,
+    cover: jax.Array | None = None,
+) -> Vector:
     """Linear light of each ray [P]; `pixel` is the side of a pixel at depth 1."""
     dd = ray[0] * ray[0] + ray[1] * ray[1] + 1.0
     depth, index = nearest(scene, frame, ray, dd)
@@ -288,6 +300,8 @@ def painted(scene: Scene, frame: Frame, ray: Vector, pixel: float, shadow: bool,
         # Floors fade into the horizon, so that they need no edge.
         haze = jnp.where(floor, depth * depth / (depth * depth + (8 * scene.c.stat.extent) ** 2), 0.0)
         hidden = tuple(a * light + haze * (linear(h) - a * light) for a, h in zip(albedo, HORIZON))
+        if cover is not None:
+            hidden = tuple(a + jnp.where(floor, cover, 0.0) * (b - a) for a, b in zip(hidden, back))
     else:
         hidden = tuple(a * light for a in albedo)
     return tuple(jnp.where(depth < NEVER, a, b) for a, b in zip(hidden, back))
@@ -325,7 +339,7 @@ def render(
 
         def band(ray, sky):
             sky = None if sky is None else tuple(linear(sky[i]) for i in range(3))
-            paint = painted(scene, now, ray, 2 * view.slope / shape[0] / samples, shadow, sky)
+            paint = painted(scene, now, ray, 2 * view.slope / shape[0] / samples, shadow, sky, look.cover)
             return jnp.stack(paint)
 
         light = _banded(band, scene, view, checked(shape), samples, look.sky)

@@ -1,14 +1,17 @@
 """Pictures of MJX tasks: what `envs.control.physics.environment` calls `draw`."""
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from envs.render import cast
-from envs.render.scene import poses, scene, view
+from envs.render.scene import Scene, View, poses, scene, view
 
+_disguise = contextvars.ContextVar("disguise", default=None)
 LARGE = 128  # pixels a side
 
 _table = functools.lru_cache(maxsize=64)(scene)  # of numpy: a picture may first be asked for inside `jit`
@@ -40,4 +43,20 @@ def picture(
     cast.checked(shape)
     how = {"shadow": min(shape) >= LARGE, "samples": 2 if min(shape) >= LARGE else 1, **how}
     drawn, data = _table(model.c), placed(model, state)
-    return cast.render(drawn, poses(drawn, data, marks), view(drawn, data, camera), shape, **how)
+    seen, disguise = view(drawn, data, camera), _disguise.get()
+    if disguise is not None:
+        how["look"], seen = disguise(drawn, seen, shape)
+    return cast.render(drawn, poses(drawn, data, marks), seen, shape, **how)
+
+
+@contextlib.contextmanager
+def disguised(disguise: Callable[[Scene, View, tuple[int, int]], tuple[cast.Look, View]]):
+    """Within, pictures look as `disguise(scene, view, shape) -> (look, view)` says.
+
+    An environment's `draw` knows nothing of looks; who calls it changes them here, while it is traced.
+    """
+    token = _disguise.set(disguise)
+    try:
+        yield
+    finally:
+        _disguise.reset(token)

@@ -82,9 +82,7 @@ def scene(c: mujoco.MjModel) -> Scene:
     sites = [i for i in range(c.nsite) if c.site_group[i] < HIDDEN_GROUP and c.site_rgba[i, 3] > 0]
     kinds = [_kind(c, i) for i in geoms] + [mujoco.mjtGeom(c.site_type[i]).name[7:].lower() for i in sites]
     if not kinds:
-        raise BadInput(
-            "the model has nothing to draw: give a geom a group below 3 and an rgba that is not transparent."
-        )
+        raise BadInput("the model shows nothing: give a geom a group below 3 and an rgba that is not transparent.")
     order = np.argsort([KINDS.index(kind) for kind in kinds], kind="stable")
     ranked = [kinds[i] for i in order]
     spans = tuple((k, ranked.index(k), ranked.index(k) + ranked.count(k)) for k in KINDS if k in ranked)
