@@ -193,6 +193,35 @@ replay = Case(
     kind="figures",
 )
 
+# --------------------------------------------------------------------------------------------------------- pictures
+
+
+def rendering(model: str, size: int, units: int, gl_units: int) -> tuple[Case, Case]:
+    """(frames a second, seconds of compilation) of pictures of a model without shadows."""
+    ours = {"model": model, "size": size, "shadow": False, "abreast": 64, "units": units, "least": 64}
+    gl = {"model": model, "size": size, "shadow": False, "units": gl_units, "least": 4}
+    what = f"{size} x {size} pictures of {model} without shadows, postures placed beforehand"
+    sides = {"ours": side("render", "ours", **ours), "mujoco-gl": side("render", "mujoco_gl", **gl)}
+    rate = Case(
+        "frames a core-second",
+        f"{what}; MuJoCo's renderer in software (OSMesa, one thread)",
+        sides,
+        (Pair(f"render-{model}", "mujoco-gl", 100.0),),
+    )
+    compiling = Case(
+        "core-seconds",
+        f"trace and compilation of {what}, with an empty cache; MuJoCo's renderer compiles nothing",
+        {"ours": sides["ours"]},
+        (Pair(f"render-{model}-compile", "mujoco-gl", 3.0, "ours", "cold"),),
+        kind="compile",
+        repeats=3,
+    )
+    return rate, compiling
+
+
+render_cheetah, render_cheetah_compile = rendering("cheetah", 84, 64 * 96, 32)
+render_cartpole, render_cartpole_compile = rendering("cartpole", 48, 64 * 256, 64)
+
 CASES = {
     "sac": sac,
     "ppo": ppo,
@@ -202,4 +231,8 @@ CASES = {
     "step-cheetah": stepping("cheetah-run", "cheetah", "halfcheetah", 4000, 500),
     "grid-step": grid,
     "replay": replay,
+    "render-cheetah": render_cheetah,
+    "render-cheetah-compile": render_cheetah_compile,
+    "render-cartpole": render_cartpole,
+    "render-cartpole-compile": render_cartpole_compile,
 }
