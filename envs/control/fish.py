@@ -32,7 +32,7 @@ def mouth(c: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
     """Where the mouth is in the torso's frame, m [3], and its own axes there, the columns of [3, 3]."""
     axes = np.zeros(9)
     mujoco.mju_quat2Mat(axes, c.geom("mouth").quat)
-    return np.float32(c.geom("mouth").pos), np.float32(axes.reshape(3, 3))
+    return np.asarray(c.geom("mouth").pos, np.float32), axes.reshape(3, 3).astype(np.float32)
 
 
 def uprightness(state: State) -> jax.Array:
