@@ -139,17 +139,33 @@ def along_the_way(id, random):
     return qpos, qvel, np.float32(random.uniform(env.action_space.low, env.action_space.high, (COUNT, env.model.nu)))
 
 
-def seen_after(env):
+STEEP = np.cos(np.radians(59))  # MJX draws the line at 60 degrees, of float32
+
+
+def watched(env):
     """Makes Gymnasium look at the body where it is after the step: at the end of a step MuJoCo has left its kinematics
-    where the last physics step began (Runge-Kutta's last stage, in Gymnasium's own setting, is near its end)."""
-    simulate = type(env).do_simulation
+    where the last physics step began (Runge-Kutta's last stage, in Gymnasium's own setting, is near its end).
+
+    Returns a list to which each control step adds the number of contacts at its end, and whether a capsule touched the
+    ground at more than 59 degrees. There MJX turns the pyramid of friction to the world's y, and MuJoCo to the capsule.
+    """
+    model, seen = env.model, []
 
     def do_simulation(ctrl, frames):
-        simulate(env, ctrl, frames)
+        data, steep = env.data, False
+        data.ctrl[:] = ctrl
+        for _ in range(frames):
+            mujoco.mj_step(model, data)
+            geoms = data.contact.geom[data.contact.geom[:, 0] == 0, 1]
+            geoms = geoms[model.geom_type[geoms] == mujoco.mjtGeom.mjGEOM_CAPSULE]
+            steep |= bool((np.linalg.norm(data.geom_xmat[geoms][:, [2, 5]], axis=1) < STEEP).any())
+        mujoco.mj_rnePostConstraint(model, data)
         for stage in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_comVel):
-            stage(env.model, env.data)
+            stage(model, data)
+        seen.append((data.ncon, steep))
 
     env.do_simulation = do_simulation
+    return seen
 
 
 @pytest.mark.parametrize("id", TABLE)
@@ -162,7 +178,7 @@ def test_a_step_equals_gymnasiums_with_our_model(id):
 
     them = gymnasium.make(THEIRS[id]).unwrapped
     them.model, them.data = ours(id), mujoco.MjData(ours(id))
-    seen_after(them)
+    seen = watched(them)
 
     def step(qpos, qvel, before, action):
         state = State(qpos, qvel, jnp.zeros_like(qvel), task=tasked(start.task, qpos, before))
@@ -175,14 +191,17 @@ def test_a_step_equals_gymnasiums_with_our_model(id):
         them.data.qacc_warmstart[:] = 0
         before.append(them.model.body_mass @ them.data.xipos[:, 0] / them.model.body_mass.sum())
         out = them.step(np.float64(action[i]))
-        expected.append((out[0], out[1], out[2], them.data.qpos.copy(), them.data.qvel.copy(), them.data.ncon))
+        expected.append((out[0], out[1], out[2], them.data.qpos.copy(), them.data.qvel.copy()))
     state, out = jax.jit(jax.vmap(step))(qpos, qvel, np.float32(before), action)
-    obs, reward, terminated, qpos, qvel, touching = map(np.array, zip(*expected))
-    assert (touching > 0).sum() >= COUNT // 8 and np.ptp(reward) > 0.1
-    assert terminated.any() == (id != "gym-halfcheetah") and not terminated.all()
+    touching, steep = np.array(seen).T
+    same = steep == 0 if id == "gym-ant" else np.ones(COUNT, bool)  # in a plane, both pyramids are one
+    assert (touching[same] > 0).sum() >= COUNT // 16 and same.sum() >= COUNT // 2
+    obs, reward, terminated, qpos, qvel = (np.array(x)[same] for x in zip(*expected))
+    state, out = jax.tree.map(lambda x: np.asarray(x)[same], (state["inner"], out))
+    assert np.ptp(reward) > 0.1 and terminated.any() == (id != "gym-halfcheetah") and not terminated.all()
     np.testing.assert_array_equal(out.terminated, terminated)
-    np.testing.assert_allclose(state["inner"].qpos, qpos, atol=2e-4)
-    np.testing.assert_allclose(state["inner"].qvel, qvel, atol=2e-2, rtol=1e-3)
+    np.testing.assert_allclose(state.qpos, qpos, atol=2e-4)
+    np.testing.assert_allclose(state.qvel, qvel, atol=2e-2, rtol=1e-3)
     np.testing.assert_allclose(out.reward, reward, atol=5e-3)
     np.testing.assert_allclose(out.obs, obs, atol=2e-2, rtol=5e-3)
 
