@@ -126,16 +126,17 @@ def expert(state: State) -> jax.Array:
 
     walls = jnp.where(key, 1, cost)  # once the key is in hand
     through = jnp.where(lock, 1, walls)
+    burdened = lambda cost: jnp.where(movable, FAR, cost)  # nothing can be taken away with full hands
     aside = facing((grid == FREE) & ~before_lock)  # not where it would have to be taken away again
     away = jnp.where(lifts, facing(grid == FREE), 0)  # only who has to lift something needs a free hand in the end
     stages = [  # (event, drop, cost), from the last to the first
         (end, False, through),
-        (away, lifts, through),
+        (away, lifts, burdened(through)),
         (facing(lock), False, walls),
         (jnp.where(in_hand, 0, jnp.minimum(facing(key), facing(chest, 2))), False, cost),
-        (aside, True, cost),
+        (aside, True, burdened(cost)),
         (facing(blocker), False, cost),
-        (aside, True, cost),
+        (aside, True, burdened(cost)),
     ]
     column = lambda n, dtype: jnp.stack([jnp.asarray(stage[n], dtype) for stage in stages])
     stages = Stage(column(0, jnp.int32), column(1, bool), column(2, jnp.int32))
