@@ -5,6 +5,13 @@ READY   := .venv/.ready
 export MUJOCO_GL ?= disabled
 export JAXRL_CACHE ?= $(CURDIR)/.cache/jax
 
+# With PIXELS=48 it learns from pictures of that side: a smaller encoder and batch than the paper's, for a CPU.
+ifdef PIXELS
+AGENT   ?= drqv2
+HOW     ?= --pixels $(PIXELS) --agent.channels 16 16 16 --agent.strides 2 2 1 --agent.widths 256 256 --agent.batch 64 \
+           --agent.lr 1e-3 --agent.unroll 1 --agent.noise-frames 50000
+RUN     ?= runs/$(AGENT)-$(ENV)-pixels-$(SEED)
+endif
 AGENT   ?= sac
 ENV     ?= cartpole-swingup
 STEPS   ?= 100000
@@ -25,7 +32,7 @@ $(READY): requirements.lock pyproject.toml
 	touch $(READY)
 
 train: $(READY)
-	$(PY) -m experiments.train --agent $(AGENT) --env $(ENV) --steps $(STEPS) --seed $(SEED) --run $(RUN) --resume
+	$(PY) -m experiments.train --agent $(AGENT) --env $(ENV) --steps $(STEPS) --seed $(SEED) --run $(RUN) --resume $(HOW)
 
 test: $(READY)
 	$(PY) -m pytest -q -n $(WORKERS) tests

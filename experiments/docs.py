@@ -47,13 +47,15 @@ BENCH_HEAD = """| what | unit | ours | peer | ratio, median (low to high) | goal
 
 ENVIRONMENTS = """# Environments
 
-Everything runs on the device, in JAX. [envs/control.md](envs/control.md) and the other pages of `docs/envs/` say what each
-task observes, does, pays and starts from, and **every deviation** from what it is modelled on.
+Everything here runs on the device, in JAX. The pages of [envs/](envs) say what each task observes, does, pays and
+starts from, and **every deviation** from what it is modelled on; [envs/render.md](envs/render.md) how they are drawn,
+[envs/adapters.md](envs/adapters.md) how those of other packages come in, [custom-env.md](custom-env.md) how your own
+does.
 
-`make check-envs` steps each of these for 2,000 steps of uniform actions, 8 side by side, and holds that everything stays
-finite and within its specs, that termination and time limits are told apart, and that the same key gives the same
-stream; the figures are from its record, [results/check-envs.json](results/check-envs.json). Rates count environment
-steps with their resets, on all cores of the device that is named, and are for comparison only; `make bench` measures.
+`make check-envs` steps each for 2,000 steps of uniform actions, 8 side by side: everything stays finite and within its
+specs, termination and time limits are told apart, the same key gives the same stream. The figures are of its record,
+[results/check-envs.json](results/check-envs.json): environment steps with their resets, on all cores of the device, for
+comparison with one another only; `make bench` is what measures.
 
 """
 
@@ -69,9 +71,9 @@ def environments(rows: list[dict[str, Any]], docs: Path = DOCS) -> str:
         families.setdefault(row["family"], []).append(row)
     parts = [f"{MADE}\n{ENVIRONMENTS}"]
     for family in sorted(families):
-        page = docs / "envs" / f"{family}.md"
-        title = f"[{family}](envs/{family}.md)" if page.exists() else family
-        parts.append(f"## {title}\n\n{ENV_HEAD}" + "".join(_environment(row, docs) for row in families[family]) + "\n")
+        page = family if (docs / "envs" / f"{family}.md").exists() else "small"
+        lines = "".join(_environment(row, docs) for row in families[family])
+        parts.append(f"## [{family}](envs/{page}.md)\n\n{ENV_HEAD}{lines}\n")
     return "".join(parts).rstrip("\n") + "\n"
 
 
