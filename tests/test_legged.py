@@ -215,3 +215,16 @@ def test_new_episodes_begin_where_recent_ones_were_promoted_to(still):
     states, _ = jax.jit(curriculum.graded(quadruped.quadruped("steps"), 400))({"levels": moved}, KEY)
     level = np.bincount(states["inner"].task.terrain.level, minlength=10) / 400
     np.testing.assert_allclose(level, moved, atol=0.1)
+
+
+def test_pictures_pave_the_ground_about_the_robot(flat):
+    body = flat[0]["inner"]
+    body = body._replace(qpos=body.qpos.at[:2].set(jnp.array([2.0, 0.1])))
+    body = body._replace(task=body.task._replace(terrain=HARDEST))
+    tiles = jax.jit(lambda body: quadruped.tiles(terrain.steps, body))(body)
+    c = quadruped.pictured().c
+    assert {c.site(i).name for i in range(c.nsite)} == set(tiles)
+    at = np.array([tiles[f"tile{i}"] for i in range(c.nsite)])
+    assert np.abs(at[:, :2] - [2.0, 0.0]).max() == pytest.approx(1.2, abs=1e-5)
+    tops = [float(terrain.steps(HARDEST, jnp.float32(xy))) for xy in at[:3, :2]]
+    assert at[:3, 2] + quadruped.DEPTH == pytest.approx(tops, abs=1e-5)

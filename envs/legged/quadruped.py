@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 
 from envs.control import physics
@@ -45,6 +46,8 @@ TRUNK = 1  # the body
 GRID = np.stack(np.meshgrid(np.linspace(-0.8, 0.8, 17), np.linspace(-0.5, 0.5, 11), indexing="ij"), -1).reshape(-1, 2)
 CORNERS = np.stack(np.meshgrid([-0.17, 0.17], [-0.08, 0.08], [-0.055, 0.055], indexing="ij"), -1).reshape(-1, 3)
 HIPS = np.array([[x, y, 0.0] for x in (0.18, -0.18) for y in (0.05, -0.05)])  # m
+TILE, DEPTH = 0.2, 0.4  # m, side of a tile and half of how deep it reaches, in pictures
+PAVED = TILE * np.stack(np.meshgrid(*[np.arange(-6, 7)] * 2), -1).reshape(-1, 2)
 OFFSET, THIGH, CALF = 0.085, 0.2, 0.2  # m, from hip to thigh (outwards), of a thigh, of a calf
 
 
@@ -97,6 +100,27 @@ class Task(NamedTuple):
 @cache
 def load() -> Model:
     return physics.load("quadruped", Path(__file__).parent)
+
+
+@cache
+def pictured() -> Model:
+    """The model with tiles for a floor, which `tiles` lays on the terrain around the robot."""
+    spec = mujoco.MjSpec.from_file(str(Path(__file__).parent / "quadruped.xml"))
+    spec.geom("floor").rgba[3] = 0
+    for i, (x, y) in enumerate(np.rint(PAVED / TILE).astype(int)):
+        shade = 0.5 + 0.1 * ((x + y) % 2)
+        size, rgba = [TILE / 2, TILE / 2, DEPTH], [0.9 * shade, shade, 0.9 * shade, 1]
+        spec.worldbody.add_site(name=f"tile{i}", type=mujoco.mjtGeom.mjGEOM_BOX, size=size, rgba=rgba)
+    return physics.compiled(spec.compile())
+
+
+def tiles(height: Callable, state: State) -> dict[str, jax.Array]:
+    """Where the centres of the tiles are, m [3] by name: they move by two tiles at a time, so that shades stay."""
+    middle = 2 * TILE * jnp.round(state.qpos[:2] / (2 * TILE))
+    places = middle + jnp.asarray(PAVED, jnp.float32)
+    top = jax.vmap(height, in_axes=(None, 0))(state.task.terrain, places)
+    at = jnp.concatenate([places, top[:, None] - DEPTH], axis=1)
+    return {f"tile{i}": at[i] for i in range(len(PAVED))}
 
 
 def feet(joints: jax.Array) -> jax.Array:
@@ -323,7 +347,9 @@ def quadruped(
     def draw(state: State, shape, camera):
         from envs.render import picture  # only where something is drawn
 
-        return picture(model, state, shape, camera, {})
+        if kind == "flat":
+            return picture(model, state, shape, camera)
+        return picture(pictured(), state, shape, camera, tiles(height, state))
 
     observation = jax.eval_shape(lambda key: reset(key)[1].obs, jax.random.key(0))
     specs = Specs(observation, Box((12,), -ACTION, ACTION))
