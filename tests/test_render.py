@@ -56,7 +56,7 @@ def kinematics(c, qpos=None):
 def ahead(x=0.0, y=-3.0, z=0.0, degrees=45.0):
     """A camera that looks along +y."""
     rotation = jnp.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-    return View(jnp.array([x, y, z], jnp.float32), rotation, jnp.float32(np.tan(np.deg2rad(degrees) / 2)))
+    return View(jnp.array([x, y, z], jnp.float32), rotation, float(np.tan(np.deg2rad(degrees) / 2)))
 
 
 def test_rays_worked_by_hand():

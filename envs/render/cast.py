@@ -160,17 +160,18 @@ def framed(scene: Scene, poses: Poses, view: View, colour: jax.Array) -> Frame:
     kind = np.repeat([KINDS.index(kind) for kind, *_ in scene.spans], [end - at for _, at, end in scene.spans])
     levels = jnp.round(jnp.clip(colour, 0.0, 1.0) * 255).astype(jnp.int32)
     code = levels[:, 0] | (levels[:, 1] << 8) | (levels[:, 2] << 16) | (jnp.int32(kind) << 24)
-    sun = SUN / np.linalg.norm(SUN)
-    return Frame(axes, centre, origin, code, view.rotation[2], turn(jnp.float32(sun)), view)
+    up, sun = barrier((view.rotation[2], turn(jnp.float32(SUN / np.linalg.norm(SUN)))))
+    return Frame(axes, centre, origin, code, up, sun, view)
 
 
 def nearest(scene: Scene, frame: Frame, ray: Vector, dd: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Depth [P] and index in the table, int32 [P], of what each ray [P] from the camera meets first."""
     found = []
     for kind, at, end in scene.spans:
-        axes, origin, size = frame.axes[at:end], frame.origin[at:end], jnp.asarray(scene.size[at:end])
-        o, s = _columns(origin), _columns(size)
-        d = tuple(axes[:, i, 0, None] * ray[0] + axes[:, i, 1, None] * ray[1] - axes[:, i, 2, None] for i in range(3))
+        # Each number in an array of its own: sliced within the loop over pixels, they would keep it from vectorising.
+        axes, o = barrier(([_columns(frame.axes[at:end, i]) for i in range(3)], _columns(frame.origin[at:end])))
+        d = tuple(row[0] * ray[0] + row[1] * ray[1] - row[2] for row in axes)
+        s = _columns(scene.size[at:end])
         found.append(INTERSECT[kind](o, d, dd, s))
     t = barrier(jnp.concatenate(found) if len(found) > 1 else found[0])
     depth = barrier(t.min(axis=0))
@@ -187,8 +188,9 @@ def normals(scene: Scene, frame: Frame, point: Vector, index: jax.Array) -> tupl
     """Unit normals at points of the camera's frame, components [P]; and the colour and the kind there, int32 [P]."""
     kinds = {kind for kind, *_ in scene.spans}
     look = lambda table: table.at[index].get(mode="promise_in_bounds")
-    looks = lambda table, count=3: tuple(look(table[:, i]) for i in range(count))
-    code = look(frame.code)
+    # Behind a barrier: what a look-up is fused with is computed again for every pixel.
+    looks = lambda table, count=3: tuple(look(column) for column in barrier([table[:, i] for i in range(count)]))
+    code = look(barrier(frame.code))
     kind, known = code >> 24, lambda name: kind == KINDS.index(name)
     axis = looks(frame.axes[:, 2])
     solid = kinds & {"ellipsoid", "box"}
@@ -400,7 +402,7 @@ def _banded(band, scene, view, shape, samples=1, sky=None) -> jax.Array:
         sky = jnp.repeat(jnp.repeat(sky, samples, axis=0), samples, axis=1).reshape(bands, -1, 3)
 
     def one(x, y, sky):
-        ray = (view.slope * x, view.slope * y, np.float32(-1))
+        ray = (np.float32(view.slope) * x, np.float32(view.slope) * y, np.float32(-1))
         found = band(ray, None if sky is None else sky.T)
         if samples == 1:
             return found

@@ -98,7 +98,7 @@ def swung(key: Key, t: jax.Array, view: View, most: float) -> View:
         jnp.eye(3).at[i, i].set(jnp.cos(angle)).at[j, j].set(jnp.cos(angle)).at[i, j].set(-jnp.sin(angle))
         .at[j, i].set(jnp.sin(angle))
     )  # fmt: skip
-    return view._replace(rotation=view.rotation @ turn(yaw, 0, 2) @ turn(pitch, 1, 2) @ turn(roll, 0, 1))
+    return replace(view, rotation=view.rotation @ turn(yaw, 0, 2) @ turn(pitch, 1, 2) @ turn(roll, 0, 1))
 
 
 def _speed(key: Key, count: int) -> jax.Array:

@@ -7,6 +7,7 @@ Not drawn at all: textures, lights, tendons, skins; meshes and signed-distance g
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -60,16 +61,21 @@ class Poses(NamedTuple):
     rotation: jax.Array
 
 
-class View(NamedTuple):
+@partial(jax.tree_util.register_dataclass, data_fields=["position", "rotation"], meta_fields=["slope"])
+@dataclass(frozen=True)
+class View:
     """From where a scene is seen.
 
-    Fields: position [3] (m), rotation [3, 3] (columns: right, up, backwards), slope [] (tangent of half the vertical
-    angle of view).
+    Attributes:
+        position: [3] (m).
+        rotation: [3, 3], columns right, up, backwards.
+        slope: tangent of half the vertical angle of view; static, so that rays are constants of the program, which
+            makes a frame three times as fast on a CPU.
     """
 
     position: jax.Array
     rotation: jax.Array
-    slope: jax.Array
+    slope: float
 
 
 def scene(c: mujoco.MjModel) -> Scene:
@@ -195,5 +201,5 @@ def _matrix(quaternion: np.ndarray) -> np.ndarray:
 
 
 def _view(position, rotation, degrees) -> View:
-    slope = np.tan(np.deg2rad(degrees) / 2)
-    return View(*(jnp.asarray(x, jnp.float32) for x in (position, rotation, slope)))
+    position, rotation = (jnp.asarray(x, jnp.float32) for x in (position, rotation))
+    return View(position, rotation, float(np.tan(np.deg2rad(degrees) / 2)))
