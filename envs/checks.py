@@ -272,7 +272,8 @@ def _finite(tree: Any) -> jax.Array:
 
 def _total(tree: Any) -> jax.Array:
     """float32 [N]: the sum of all numbers of each."""
-    return sum(leaf.reshape(leaf.shape[0], -1).astype(jnp.float32).sum(axis=-1) for leaf in jax.tree.leaves(tree))
+    rows = [leaf.reshape(leaf.shape[0], -1).astype(jnp.float32).sum(axis=-1) for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(rows).sum(axis=0)
 
 
 def _differ(tree: Any) -> jax.Array:

@@ -75,7 +75,8 @@ def looked_at(name: str, steps: int) -> tuple[dict[str, Any], Any]:
         "steps_per_second": float(f"{found.steps_per_second:.3g}"),
         **{name: value for name, value in provenance().items() if name != "versions"},
     }
-    if env.draw is None:
+    draw = env.draw
+    if draw is None:
         return row, None
 
     def later(key):
@@ -83,7 +84,7 @@ def looked_at(name: str, steps: int) -> tuple[dict[str, Any], Any]:
         state, _ = env.reset(key)
         stepped = lambda state, key: (env.step(state, specs.action.sample(key))[0], None)
         state, _ = jax.lax.scan(stepped, state, jax.random.split(key, 8))
-        return env.draw(bare(state), (SIDE, SIDE), None)
+        return draw(bare(state), (SIDE, SIDE), None)
 
     return row, jax.jit(later)(jax.random.key(1))
 

@@ -79,7 +79,7 @@ def colliding(c: mujoco.MjModel, aside: str = "") -> mujoco.MjModel:
 
 
 # What `envs.core.contextual` can change: each scales fields of the model, 1 leaving them as they are.
-CONTEXT: dict[str, Callable[[mjx.Model, jax.Array], dict[str, jax.Array]]] = {
+CONTEXT: dict[str, Callable[[mjx.Model, jax.Array], dict[str, PyTree]]] = {
     "mass": lambda x, by: {
         "body_mass": x.body_mass * by,
         "body_inertia": x.body_inertia * by,
