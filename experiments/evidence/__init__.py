@@ -234,6 +234,7 @@ class Trained:
         score: what to make of a run.
         settings: fields of the agent's `Config`; a function is given the scale first.
         repeat: action repeat.
+        pixels: side of the pictures that are observed in place of the state.
         layout: 'vmap' (seeds side by side: small agents, accelerators), 'map' (one after another), or None to choose by
             backend.
     """
@@ -243,6 +244,7 @@ class Trained:
     score: TrainingReturn | GreedyReturn
     settings: dict[str, Any] = field(default_factory=dict)
     repeat: int = 1
+    pixels: int | None = None
     layout: Literal["vmap", "map"] | None = None
 
     def chosen(self, scale: Scale) -> dict[str, Any]:
@@ -255,6 +257,10 @@ class Trained:
 
         module = importlib.import_module(f"jaxrl.agents.{self.agent}")
         env = bounded(envs.make(self.environment, repeat=self.repeat))
+        if self.pixels is not None:
+            from envs.render import pixels
+
+            env = pixels(env, self.pixels)
         return train(
             env, module.recipe(env.specs, module.Config(**self.chosen(scale))), self.score, scale, seeds, self.layout
         )

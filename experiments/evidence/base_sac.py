@@ -1,6 +1,6 @@
 """SAC solves what it should: claims about our own base agent, not about a paper."""
 
-from experiments.evidence import Claim, GreedyReturn, OnMostSeeds, Scale, Trained
+from experiments.evidence import Better, Claim, GreedyReturn, OnMostSeeds, Scale, Trained, TrainingReturn
 
 SCORE = GreedyReturn(episodes=8)
 
@@ -31,7 +31,33 @@ def solves(task: str, repeat: int, level: float, steps: int, seeds: int, share: 
 SMALLER = {"widths": (128, 128), "batch": 128}
 
 
+def begins(task: str, repeat: int) -> Claim:
+    """A claim that SAC is on its way after 100,000 frames, on a task that takes an accelerator to finish: a curve."""
+    score = TrainingReturn(after=0.8)
+    idle = {"warmup": lambda scale: scale.steps, "widths": (8,), "batch": 8}  # uniform actions to the end
+    early = {"warmup": lambda scale: scale.steps // 20, **SMALLER}
+    return Claim(
+        id=f"sac-{task}",
+        claim=f"SAC earns more than twice what uniform actions do on {task} before 100,000 frames are over.",
+        environment=f"{task}: action repeat {repeat}; 1000 control steps",
+        metric=str(score),
+        arms={
+            "sac": Trained("sac", task, score, early, repeat=repeat),
+            "uniform": Trained("sac", task, score, idle, repeat=repeat),
+        },
+        checks=(Better("sac", "uniform", factor=2),),
+        scales={
+            "smoke": Scale(steps=6_000, seeds=2, points=3),
+            "cpu": Scale(steps=100_000, seeds=3),
+            "gpu": Scale(steps=100_000, seeds=10),
+        },
+    )
+
+
 CLAIMS = (
+    begins("finger-spin", 2),
+    begins("walker-walk", 2),
+    begins("cheetah-run", 4),
     solves("cartpole-swingup", 8, 800, 100_000, 10, 0.9, "1000 control steps of 10 ms"),
     solves("pendulum", 1, -200, 10_000, 5, 0.8, "200 steps of 50 ms"),
     solves(
