@@ -9,7 +9,7 @@ export JAXRL_CACHE ?= $(CURDIR)/.cache/jax
 ifdef PIXELS
 AGENT   ?= drqv2
 HOW     ?= --pixels $(PIXELS) --agent.channels 16 16 16 --agent.strides 2 2 1 --agent.widths 256 256 --agent.batch 64 \
-           --agent.lr 1e-3 --agent.unroll 1 --agent.noise-frames 50000
+           --agent.lr 1e-3 --agent.unroll 1 --agent.noise-frames 50000 --agent.capacity 20000
 RUN     ?= runs/$(AGENT)-$(ENV)-pixels-$(SEED)
 endif
 AGENT   ?= sac

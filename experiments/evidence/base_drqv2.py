@@ -6,7 +6,7 @@ SCORE = GreedyReturn(episodes=8)
 
 # A smaller encoder and batch than the paper's, and twice as many updates: `make train PIXELS=48`.
 SMALL = {"channels": (16, 16, 16), "strides": (2, 2, 1), "widths": (256, 256), "batch": 64, "lr": 1e-3, "unroll": 1}
-SMALL |= {"noise_frames": lambda scale: scale.steps // 2, "warmup": lambda scale: scale.steps // 25}
+SMALL |= {"capacity": 20_000, "noise_frames": lambda scale: scale.steps // 2, "warmup": lambda scale: scale.steps // 25}
 
 CLAIMS = (
     Claim(
