@@ -137,6 +137,8 @@ def _bench(record: dict[str, Any]) -> str:
         wanted, outcome = "", "peer absent" if absent else ""
     elif record.get("goal_of", "ratio") == "ours":
         wanted, outcome = f"ours at most {goal:g} {unit}".strip(), _outcome(record["ours"] <= goal)
+    elif record.get("goal_of") == "rate":
+        wanted, outcome = f"ours at least {goal:g}", _outcome(record["ours"] >= goal)
     else:
         wanted = f"ratio at least {goal:g}"
         outcome = "peer absent" if absent else _outcome(record["ratio_median"] >= goal)
