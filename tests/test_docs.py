@@ -27,7 +27,7 @@ KEY = jax.random.key(5)
 SMALL = sac.Config((16,), batch=32, capacity=500, warmup=32)
 
 
-@pytest.mark.parametrize("page", ["architecture.md", "add-your-idea.md"])
+@pytest.mark.parametrize("page", ["architecture.md", "add-your-idea.md", "custom-env.md"])
 def test_pages_show_the_code_that_is_tested(page):
     code = "\n".join(path.read_text() for path in (ROOT / "docs" / "examples").glob("*.py"))
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
