@@ -140,16 +140,17 @@ class Frame(NamedTuple):
     """A scene in the camera's frame.
 
     Fields: axes [K, 3, 3] (each row an axis of a geom), centre [K, 3], origin [K, 3] (the camera in the geom's frame),
-    code int32 [K] (colour and kind in one number), up, sun [3], and the view.
+    code int32 [K] (colour and kind in one number); up and sun, components []; place, components [] of the camera's
+    position and of the world's x and y in its frame.
     """
 
     axes: jax.Array
     centre: jax.Array
     origin: jax.Array
     code: jax.Array
-    up: jax.Array
-    sun: jax.Array
-    view: View
+    up: Vector
+    sun: Vector
+    place: tuple[Vector, Vector, Vector]
 
 
 def framed(scene: Scene, poses: Poses, view: View, colour: jax.Array) -> Frame:
@@ -160,8 +161,13 @@ def framed(scene: Scene, poses: Poses, view: View, colour: jax.Array) -> Frame:
     kind = np.repeat([KINDS.index(kind) for kind, *_ in scene.spans], [end - at for _, at, end in scene.spans])
     levels = jnp.round(jnp.clip(colour, 0.0, 1.0) * 255).astype(jnp.int32)
     code = levels[:, 0] | (levels[:, 1] << 8) | (levels[:, 2] << 16) | (jnp.int32(kind) << 24)
-    up, sun = barrier((view.rotation[2], turn(jnp.float32(SUN / np.linalg.norm(SUN)))))
-    return Frame(axes, centre, origin, code, up, sun, view)
+    sun = turn(jnp.float32(SUN / np.linalg.norm(SUN)))
+    # Numbers one by one, behind a barrier: read out of arrays within the loop over pixels, they slow it down.
+    apart = lambda x: tuple(x[i] for i in range(3))
+    up, sun, place, across, along = barrier(
+        tuple(apart(x) for x in (view.rotation[2], sun, view.position, view.rotation[0], view.rotation[1]))
+    )
+    return Frame(axes, centre, origin, code, up, sun, (place, across, along))
 
 
 def nearest(scene: Scene, frame: Frame, ray: Vector, dd: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -245,7 +251,7 @@ def lit(scene: Scene, frame: Frame, point: Vector, normal: Vector) -> jax.Array:
         axes, size = frame.axes[at:end], _columns(jnp.asarray(scene.size[at:end]))
         offset = tuple(x - c for x, c in zip(lifted, _columns(frame.centre[at:end])))
         row = lambda i, axes=axes: tuple(axes[:, i, j, None] for j in range(3))
-        o, d = (tuple(_dot(row(i), v) for i in range(3)) for v in (offset, tuple(frame.sun)))
+        o, d = (tuple(_dot(row(i), v) for i in range(3)) for v in (offset, frame.sun))
         found.append(INTERSECT[kind](o, d, 1.0, size))
     if not found:
         return jnp.ones_like(point[0], bool)
@@ -282,7 +288,7 @@ def painted(
     point = tuple(depth * x for x in ray)
     normal, colour, kind = barrier(normals(scene, frame, point, index))
     rise = lambda v: v[0] * frame.up[0] + v[1] * frame.up[1] + v[2] * frame.up[2]
-    sun = _larger(_dot(normal, tuple(frame.sun)), 0.0)
+    sun = _larger(_dot(normal, frame.sun), 0.0)
     if shadow:
         sun = jnp.where(lit(scene, frame, point, normal), sun, 0.0)
     middle, half = (SKY_LIGHT + GROUND_LIGHT) / 2, (SKY_LIGHT - GROUND_LIGHT) / 2
@@ -294,7 +300,8 @@ def painted(
     )
     if scene.spans[0][0] == "plane":
         floor = kind == KINDS.index("plane")
-        place = tuple(at + _dot(tuple(row), point) for at, row in zip(frame.view.position[:2], frame.view.rotation[:2]))
+        start, *ways = frame.place
+        place = tuple(at + _dot(way, point) for at, way in zip(start, ways))
         cell = square(scene)
         width = pixel * depth * dd / (cell * _larger(-_dot(normal, ray) * jnp.sqrt(dd), 1e-3))
         pattern = DARKER + (1 - DARKER) * checker(place[0] / cell, place[1] / cell, _smaller(_larger(width, 1e-3), 1e3))
@@ -342,7 +349,7 @@ def render(
         def band(ray, sky):
             sky = None if sky is None else tuple(linear(sky[i]) for i in range(3))
             paint = painted(scene, now, ray, 2 * view.slope / shape[0] / samples, shadow, sky, look.cover)
-            return jnp.stack(paint)
+            return _stacked(barrier(paint))
 
         light = _banded(band, scene, view, checked(shape), samples, look.sky)
         # The conversion of all three planes at once, then one transposition: anything else is scalar code.
@@ -386,6 +393,12 @@ def checked(shape: tuple[int, int]) -> tuple[int, int]:
     if len(shape) != 2 or min(shape) < 1:
         raise BadInput(f"image size is {' x '.join(map(str, shape))}; height and width are at least 1 pixel.")
     return shape
+
+
+def _stacked(planes: Vector) -> jax.Array:
+    """Three planes [P] as [3, P], by selection: a concatenation of so much is slower than the rays."""
+    which = np.arange(3)[:, None]
+    return jnp.where(which == 0, planes[0], jnp.where(which == 1, planes[1], planes[2]))
 
 
 def _banded(band, scene, view, shape, samples=1, sky=None) -> jax.Array:

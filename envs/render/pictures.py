@@ -11,7 +11,7 @@ import jax
 from envs.render import cast
 from envs.render.scene import Scene, View, poses, scene, view
 
-_disguise = contextvars.ContextVar("disguise", default=None)
+_disguise: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("disguise", default=None)
 LARGE = 128  # pixels a side
 
 _table = functools.lru_cache(maxsize=64)(scene)  # of numpy: a picture may first be asked for inside `jit`
