@@ -23,6 +23,8 @@ TABLE = {
     "acrobot-swingup": Entry("envs.control.acrobot:swingup", 4),
     "acrobot-swingup-sparse": Entry("envs.control.acrobot:swingup_sparse", 4),
     "ball-in-cup-catch": Entry("envs.control.ball_in_cup:catch", 4),
+    "swimmer6": Entry("envs.control.swimmer:swimmer6", 4),
+    "swimmer15": Entry("envs.control.swimmer:swimmer15", 4),
     "humanoid-stand": Entry("envs.control.humanoid:stand", 2),
     "humanoid-walk": Entry("envs.control.humanoid:walk", 2),
     "humanoid-run": Entry("envs.control.humanoid:run", 2),

@@ -38,6 +38,9 @@ MACHINES = {
 }
 ALIKE = {("finger", "turn_easy")}  # spin but for one constant: not compiled again
 TOUCHING = {"finger", "hopper", "ball_in_cup"}
+# Largest differences in qpos and qvel where float32 decides: a long chain of light links. In float64 MJX and C MuJoCo
+# agree to 1e-13 with 6 links.
+ROUNDING = {"swimmer6": (5e-6, 2e-4), "swimmer15": (3e-4, 2e-2)}
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +149,8 @@ def test_a_step_equals_c_mujoco(task):
     model, substeps = MACHINES[task]
     touching = 8 if task[0] in TOUCHING else 0
     forces = 0.02 if model.c.nsensor else None
-    dm.step_equals_c(model, *moments(task, 32), substeps, touching, forces=forces)
+    qpos, qvel = ROUNDING.get(task[1], (None, None))
+    dm.step_equals_c(model, *moments(task, 32), substeps, touching, qpos, qvel, forces)
 
 
 @pytest.mark.parametrize("task", MACHINES, ids="-".join)
