@@ -14,13 +14,13 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any = "V
     """[B, H, W, C] by [k, k, C, D], without padding: `lax.conv_general_dilated` as flax calls it, fast on a CPU too.
 
     Inside a scan XLA's CPU back end differentiates convolutions by plain loops, and those with strides slowest. There
-    the gradients are written as what it does well, a further convolution and products of matrices: an update of an
-    encoder of three layers of 16 channels, at 48 pixels and batch 64, then takes a tenth of the time.
+    it is written as what that back end does well, a product of matrices for each entry of the kernel: the gradient of
+    three layers of 16 channels, at 48 pixels and batch 64, takes a seventh of the time.
     """
     stride = strides if isinstance(strides, int) else strides[0]
     if jax.default_backend() != "cpu":
         return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, **how)
-    return _dense(*_unstrided(x, kernel, stride))
+    return _by_products(*_unstrided(x, kernel, stride))
 
 
 def _unstrided(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
@@ -41,25 +41,13 @@ def _unstrided(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array,
     return x.reshape(batch, rows, columns, deep), kernel.reshape(blocks, blocks, deep, -1)
 
 
-@jax.custom_vjp
-def _dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def _dense_backward(inputs: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    (x, kernel), (height, width) = inputs, g.shape[1:3]
+def _by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution of stride 1: for each entry of the kernel, the image that passes under it times that entry."""
     rows, columns = kernel.shape[:2]
-    # The image's is the convolution of the padded gradient with the kernel turned about.
-    padded = jnp.pad(g, ((0, 0), (rows - 1, rows - 1), (columns - 1, columns - 1), (0, 0)))
-    dx = _dense(padded, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    # The kernel's: for each of its entries, the image that passes under it times the gradient.
-    flat = lambda y: y.reshape(-1, y.shape[-1])
-    under = lambda i, j: flat(x[:, i : i + height, j : j + width])
-    entries = [under(i, j).T @ flat(g) for i in range(rows) for j in range(columns)]
-    return dx, jnp.stack(entries).reshape(kernel.shape)
-
-
-_dense.defvjp(lambda x, kernel: (_dense(x, kernel), (x, kernel)), _dense_backward)
+    height, width = x.shape[1] - rows + 1, x.shape[2] - columns + 1
+    under = lambda i, j: x[:, i : i + height, j : j + width].reshape(-1, x.shape[-1])
+    y = sum(under(i, j) @ kernel[i, j] for i in range(rows) for j in range(columns))
+    return y.reshape(x.shape[0], height, width, -1)
 
 
 class Conv(nn.Module):
