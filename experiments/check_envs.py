@@ -46,6 +46,8 @@ def main(args: Sequence[str]) -> int:
         if options.record:
             keep(row, image)
         jax.clear_caches()
+    if options.record:
+        contact_sheet()
     return 1 if wrong else 0
 
 
@@ -95,11 +97,23 @@ def keep(row: dict[str, Any], image: Any) -> None:
     rows[row["name"]] = row
     RECORD.write_text(json.dumps([rows[name] for name in sorted(rows)], indent=1) + "\n")
     if image is not None:
-        import matplotlib.image
         import numpy as np
+        from PIL import Image
 
         PICTURES.mkdir(parents=True, exist_ok=True)
-        matplotlib.image.imsave(PICTURES / f"{row['name']}.png", np.asarray(image))
+        Image.fromarray(np.asarray(image)).save(PICTURES / f"{row['name']}.png")
+
+
+def contact_sheet() -> None:
+    """All pictures on one: docs/images/environments.png."""
+    import numpy as np
+    from PIL import Image
+
+    from jaxrl.run.video import tiled
+
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(PICTURES.glob("*.png"))]
+    if pictures:
+        Image.fromarray(tiled(np.stack(pictures))).save(PICTURES.parent / "environments.png")
 
 
 if __name__ == "__main__":

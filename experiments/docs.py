@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from envs.registry import TABLE
+
 DOCS = Path(__file__).parents[1] / "docs"
 MADE = "<!-- Made by `make docs`; edit the records, not this page. -->"
 
@@ -52,6 +54,8 @@ starts from, and **every deviation** from what it is modelled on; [envs/render.m
 [envs/adapters.md](envs/adapters.md) how those of other packages come in, [custom-env.md](custom-env.md) how your own
 does.
 
+![All of them](images/environments.png)
+
 `make check-envs` steps each for 2,000 steps of uniform actions, 8 side by side: everything stays finite and within its
 specs, termination and time limits are told apart, the same key gives the same stream. The figures are of its record,
 [results/check-envs.json](results/check-envs.json): environment steps with their resets, on all cores of the device, for
@@ -74,6 +78,10 @@ def environments(rows: list[dict[str, Any]], docs: Path = DOCS) -> str:
         page = family if (docs / "envs" / f"{family}.md").exists() else "small"
         lines = "".join(_environment(row, docs) for row in families[family])
         parts.append(f"## [{family}](envs/{page}.md)\n\n{ENV_HEAD}{lines}\n")
+    missing = sorted(set(TABLE) - {row["name"] for row in rows})
+    if missing:
+        listed = ", ".join(f"`{name}`" for name in missing)
+        parts.append(f"## Without a record yet\n\nIn the registry, but not stepped for this page: {listed}.\n")
     return "".join(parts).rstrip("\n") + "\n"
 
 
