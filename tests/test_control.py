@@ -84,7 +84,8 @@ def starts(domain, count):
         qpos[::2, 0] += random.choice([-1.8, 1.8], count // 2)
     if domain == "walker":  # it begins in the air
         for i in range(count):
-            data = c_step(c, state._replace(qpos=qpos[i], qvel=qvel[i]), np.zeros(c.nu), int(random.integers(400)))
+            begun = physics.start(qpos[i], qvel[i])
+            data = c_step(c, begun, np.zeros(c.nu), int(random.integers(400)))
             qpos[i], qvel[i] = data.qpos, data.qvel
     return state._replace(qpos=jnp.asarray(qpos), qvel=jnp.asarray(qvel)), jnp.float32(
         random.uniform(-1, 1, (count, c.nu))
