@@ -68,7 +68,7 @@ bench-peers: .venv-bench/.ready
 check-envs: $(READY)   # every environment of ours, stepped for 2,000 steps, and held against what it is modelled on
 	$(PY) -m experiments.check_envs --record
 	$(PY) -m experiments.docs
-	$(PY) -m pytest -q -m reference tests/reference
+	$(PY) -m pytest -q -m reference tests
 
 docs: $(READY)
 	$(PY) -m experiments.docs

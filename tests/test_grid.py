@@ -204,6 +204,7 @@ def fewest(state):
     raise AssertionError("no way")
 
 
+@pytest.mark.reference
 def test_the_expert_takes_the_fewest_steps_through_a_locked_door():
     env = layouts.doorkey(6, view="symbolic")
 
@@ -241,6 +242,7 @@ def test_shapes_and_purity_of_each_layout(id, view):
     assert envs.check_env(envs.make(entry.target, **entry.settings, view=view), steps=0) == []
 
 
+@pytest.mark.reference
 def test_one_layout_passes_the_whole_check():
     assert envs.check_env(layouts.dynamic_obstacles(5, 2, random=True), steps=101) == []
 

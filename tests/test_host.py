@@ -91,6 +91,7 @@ def test_the_host_collects_and_learns_what_the_compiled_loop_does():
     assert len(seeds) == len(set(seeds)) == 3 + ended and ended > 4
 
 
+@pytest.mark.reference
 def test_two_short_chunks_are_one_long_one():
     how = recipe(uniform(64, 4))
     once, twice = (Hosted(host(), how, host_loop(host(), how), 0) for _ in range(2))

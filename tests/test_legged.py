@@ -147,6 +147,7 @@ def test_the_history_begins_full_and_moves_on(flat):
     assert 0 < still_there.max() <= 0.15 + 1e-6 and not still_there[:2].any()
 
 
+@pytest.mark.reference
 def test_episodes_differ_in_their_robots():
     robots = jax.vmap(lambda key: quadruped.drawn(key, quadruped.RANGES))(jax.random.split(KEY, 500))
     for name, values, (low, high) in zip(robots._fields, robots, quadruped.RANGES):
@@ -204,6 +205,7 @@ def test_a_fall_ends_it(flat):
     assert not step(state, jnp.zeros(12))[1].terminated
 
 
+@pytest.mark.reference
 def test_new_episodes_begin_where_recent_ones_were_promoted_to(still):
     agent = curriculum.levels(Agent(lambda key: {}, lambda *_: None), rate=0.5)
     parts = agent.init(KEY)

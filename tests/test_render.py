@@ -284,6 +284,7 @@ def test_pixels_of_a_task_keep_the_last_picture_of_an_episode():
     assert out.terminated.all() and (out.obs == 2).all() and (obs == 0).all()
 
 
+@pytest.mark.reference
 def test_distractors_change_looks_and_nothing_else():
     body = physics.load("cartpole")
 

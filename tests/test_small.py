@@ -104,6 +104,7 @@ def test_the_ballet_goes_by_its_clock():
         np.testing.assert_allclose(moved[31 * dancer : 31 * dancer + 16], path, atol=1e-5)
 
 
+@pytest.mark.reference
 def test_only_the_named_dancer_pays():
     env = ballets.ballet(8)
 
