@@ -146,7 +146,7 @@ def test_our_convolution_is_laxs():
             jax.value_and_grad(of(f), argnums=(0, 1))(x, kernel) for f in (convolution, jax.lax.conv_general_dilated)
         ]
 
-    cases = [(12, 3, 1), (12, 3, 2), (13, 3, 2), (13, 4, 3), (9, 2, 2)]
+    cases = [(12, 3, 1), (13, 3, 2), (13, 4, 3)]
     for ours, theirs in jax.jit(lambda: [both(*case) for case in cases])():
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
             assert_allclose(a, b, rtol=1e-4, atol=1e-3)
@@ -157,5 +157,5 @@ def test_vectors_and_small_images_are_refused():
         drqv2.build(scale_action(make("pendulum")).specs, SMALL)
     with pytest.raises(BadInput, match="too small"):
         drqv2.build(shades(6).specs, replace(SMALL, channels=(8,) * 4, strides=(2, 1, 1, 1)))
-    with pytest.raises(BadInput, match="channels has 2"):
-        replace(SMALL, strides=(2,))
+    with pytest.raises(BadInput, match="channels has 1"):
+        replace(SMALL, strides=(2, 1))
