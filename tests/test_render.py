@@ -41,6 +41,12 @@ SHAPES = [
 ]  # fmt: skip
 
 
+def seen(name, state, shape, **how):
+    """A picture of a control model in a state."""
+    model = physics.load(name)
+    return picture(model.c, physics.placed(model, state), shape, **how)
+
+
 def model(inside):
     return mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{inside}</worldbody></mujoco>")
 
@@ -159,7 +165,7 @@ def test_bad_input():
         "image size is 0 x 8": lambda: see((0, 8)),
         "unknown camera 'sid'.*Did you mean 'side'": lambda: see((8, 8), "sid"),
         "unknown site to mark": lambda: jax.eval_shape(
-            lambda s: picture(physics.load("cheetah"), s, (8, 8), None, {"goal": jnp.zeros(3)}), state
+            lambda s: seen("cheetah", s, (8, 8), marks={"goal": jnp.zeros(3)}), state
         ),
         "image size is 0;": lambda: pixels(cheetah, 0),
         "frames of pixels is 0": lambda: pixels(cheetah, 8, frames=0),
@@ -207,9 +213,7 @@ def thumbnails():
     small = lambda image: np.asarray(image, np.float32).reshape(6, 8, 6, 8, 3).mean(axis=(1, 3))
     shape = (48, 48)
     bodies = {"cartpole": [0.4, 2.8], "reacher": [0.5, 0.8]}
-    solid = lambda name, qpos: picture(
-        physics.load(name), physics.start(jnp.float32(qpos), jnp.zeros(2)), shape, shadow=True
-    )
+    solid = lambda name, qpos: seen(name, physics.start(jnp.float32(qpos), jnp.zeros(2)), shape, shadow=True)
     draw = lambda: {
         "cartpole": cartpole.draw(cartpole.Body(jnp.array([0.5, 0, 0.2, 0])), shape),
         "pendulum": pendulum.draw(pendulum.Body(jnp.array([2.0, 0])), shape),
@@ -286,14 +290,12 @@ def test_pixels_of_a_task_keep_the_last_picture_of_an_episode():
 
 @pytest.mark.reference
 def test_distractors_change_looks_and_nothing_else():
-    body = physics.load("cartpole")
-
     def step(state, action):  # without physics, which would take a minute to compile
         state = state._replace(qpos=state.qpos + 0.01 * action)
         return state, first(state.qpos)
 
     reset = lambda key: (physics.start(jax.random.normal(key, (2,)), jnp.zeros(2)), first(jnp.zeros(2)))
-    draw = lambda state, shape, camera: picture(body, state, shape, camera)
+    draw = lambda state, shape, camera: seen("cartpole", state, shape, camera=camera)
     plain = Env(reset, step, Specs(jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2)), "drifting cart-pole", draw)
     env = distracted(plain, floor=0.5)
     keys = jax.random.split(jax.random.key(0), 2)

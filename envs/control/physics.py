@@ -293,7 +293,7 @@ def environment(
     def draw(state, shape, camera):
         from envs.render import picture  # only where something is drawn
 
-        return picture(model, state, shape, camera, marks(state) if marks else {})
+        return picture(model.c, placed(model, state), shape, camera, marks(state) if marks else {})
 
     observation = jax.eval_shape(lambda key: observe(reset(key)), jax.random.key(0))
     specs = Specs(observation, Box((model.c.nu,), -1.0, 1.0))

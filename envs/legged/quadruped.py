@@ -348,8 +348,8 @@ def quadruped(
         from envs.render import picture  # only where something is drawn
 
         if kind == "flat":
-            return picture(model, state, shape, camera)
-        return picture(pictured(), state, shape, camera, tiles(height, state))
+            return picture(model.c, physics.placed(model, state), shape, camera)
+        return picture(pictured().c, physics.placed(pictured(), state), shape, camera, tiles(height, state))
 
     observation = jax.eval_shape(lambda key: reset(key)[1].obs, jax.random.key(0))
     specs = Specs(observation, Box((12,), -ACTION, ACTION))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import mujoco
 
 from envs.render import cast
 from envs.render.scene import Scene, View, poses, scene, view
@@ -18,17 +19,18 @@ _table = functools.lru_cache(maxsize=64)(scene)  # of numpy: a picture may first
 
 
 def picture(
-    model: Any,
-    state: Any,
+    c: mujoco.MjModel,
+    data: Any,
     shape: tuple[int, int],
     camera: str | None = None,
     marks: Mapping[str, jax.Array] | None = None,
     **how: Any,
 ) -> jax.Array:
-    """A body as it is in a state, uint8 [H, W, 3].
+    """A body as it is placed, uint8 [H, W, 3].
 
     Args:
-        model, state: of `envs.control.physics`.
+        c: MuJoCo's model.
+        data: where its bodies, geoms and sites are, of MJX (`envs.control.physics.placed`) or of MuJoCo.
         shape: (height, width) in pixels.
         camera: a camera of the model; None is its first, or an overview where it has none.
         marks: positions [3] in the world by the name of a site, of what is in the state alone (a target).
@@ -38,11 +40,9 @@ def picture(
     Raises:
         BadInput: the model has no such camera or site, the shape is below one pixel, or a geom cannot be drawn.
     """
-    from envs.control.physics import placed
-
     cast.checked(shape)
     how = {"shadow": min(shape) >= LARGE, "samples": 2 if min(shape) >= LARGE else 1, **how}
-    drawn, data = _table(model.c), placed(model, state)
+    drawn = _table(c)
     seen, disguise = view(drawn, data, camera), _disguise.get()
     if disguise is not None:
         how["look"], seen = disguise(drawn, seen, shape)
