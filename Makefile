@@ -5,11 +5,10 @@ READY   := .venv/.ready
 export MUJOCO_GL ?= disabled
 export JAXRL_CACHE ?= $(CURDIR)/.cache/jax
 
-# With PIXELS=48 it learns from pictures of that side: a smaller encoder and batch than the paper's, for a CPU.
+# With PIXELS=48 it learns from pictures of that side.
 ifdef PIXELS
-AGENT   ?= drqv2
-HOW     ?= --pixels $(PIXELS) --agent.channels 16 16 16 --agent.strides 2 2 1 --agent.widths 256 256 --agent.batch 64 \
-           --agent.lr 1e-3 --agent.unroll 1 --agent.noise-frames 50000 --agent.capacity 20000
+AGENT   ?= drq
+HOW     ?= --pixels $(PIXELS)
 RUN     ?= runs/$(AGENT)-$(ENV)-pixels-$(SEED)
 endif
 AGENT   ?= sac

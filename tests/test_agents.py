@@ -319,7 +319,7 @@ def test_every_agent_in_the_table_builds_and_describes_itself():
 
     for name in AGENTS:
         module = importlib.import_module(AGENTS[name])
-        specs = {"sac": BOX, "drqv2": IMAGES}.get(name, DISCRETE)
+        specs = {"sac": BOX, "drq": IMAGES, "drqv2": IMAGES}.get(name, DISCRETE)
         assert "rules" in describe(module.recipe(specs, module.Config()).agent)
 
 

@@ -95,7 +95,7 @@ def test_the_perturbation_comes_when_it_is_due():
     kernel = lambda run: run.parts["actor"]["Dense_0"]["kernel"]
     one = loop(env, recipe)
     step = jax.jit(one.chunk, static_argnums=1)
-    start = one.init(KEY)
+    start = jax.jit(one.init)(KEY)
     before, _ = step(start, 9)
     after, _ = step(before, 1)
     assert_array_equal(kernel(before), kernel(start))
@@ -130,7 +130,7 @@ def test_the_archive_keeps_the_best_actor():
     agent = nouns.archived(base.agent)
     one = loop(env, replace(base, agent=agent))
     tick = jax.jit(lambda run: one.chunk(run, 1))
-    run, best = one.init(KEY), -jnp.inf
+    run, best = jax.jit(one.init)(KEY), -jnp.inf
     for _ in range(6):
         before = run.parts["actor"]
         run, metrics = tick(run)
@@ -163,7 +163,7 @@ def test_the_refit_event_learns_and_resumes_bit_for_bit():
     from jaxrl.loop import happen
 
     turn = jax.jit(lambda run: happen(one.chunk(run, 10)[0], (event,))[0])
-    stopped = one.init(KEY)
+    stopped = jax.jit(one.init)(KEY)
     for _ in range(2):
         stopped = turn(stopped)
     saved = jax.tree.map(

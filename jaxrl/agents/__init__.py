@@ -6,6 +6,7 @@ The table holds names only, so that a command line can list and suggest agents w
 AGENTS = {
     "sac": "jaxrl.agents.sac",
     "ppo": "jaxrl.agents.ppo",
+    "drq": "jaxrl.agents.drq",
     "drqv2": "jaxrl.agents.drqv2",
     "dqn": "jaxrl.agents.dqn",
     "stream_q": "jaxrl.agents.stream_q",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrl.nets.mlp import orthogonal
+from jaxrl.nets.mlp import Net, net, orthogonal
 
 
 def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any = "VALID", **how: Any) -> jax.Array:
@@ -82,6 +82,11 @@ class Trunk(nn.Module):
     @nn.compact
     def __call__(self, features):
         return nn.tanh(nn.LayerNorm(epsilon=1e-5)(nn.Dense(self.width, kernel_init=orthogonal())(features)))
+
+
+def encoder_net(channels: Sequence[int], strides: Sequence[int], width: int, observation: jax.ShapeDtypeStruct) -> Net:
+    """`Conv` and `Trunk` as one: a picture -> float32 [width], within [-1, 1]."""
+    return net(nn.Sequential((Conv(channels, strides), Trunk(width))), observation)
 
 
 def side_after(side: int, strides: Sequence[int]) -> int:

@@ -1,4 +1,5 @@
-"""DrQ-v2: its augmentation, noise and encoder by hand, where its gradients go, and a probe world seen as images."""
+"""Agents that see: DrQ-v2 and DrQ. Their augmentation, noise and encoder by hand, where gradients go, and a probe
+world seen as images."""
 
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from envs.core import Env, Specs, TimeStep, first, frame_stack, scale_action
 from envs.registry import make
-from jaxrl.agents import drqv2
+from jaxrl.agents import drq, drqv2
 from jaxrl.core import BadInput, Box, Ctx
 from jaxrl.equations.distributions import noisy_action
 from jaxrl.loop import loop
@@ -61,6 +62,7 @@ def trained():
     return recipe, *jax.jit(lambda key: one.chunk(one.init(key), 1500))(KEY)
 
 
+@pytest.mark.reference
 def test_it_acts_on_what_it_sees(trained):
     recipe, run, metrics = trained
     assert run.source.nodes["obs"].shape == (501, 1, 8, 8, 3)  # one frame a step, though three are seen
@@ -81,6 +83,26 @@ def test_the_critic_alone_shapes_the_encoder():
     }
 
 
+def test_drq_is_sac_on_what_its_critic_sees():
+    env = shades()
+    small = {name: getattr(SMALL, name) for name in ("channels", "strides", "features", "widths", "pad", "batch")}
+    config = drq.Config(**small, lr=3e-3, tau=0.05, capacity=500, warmup=64, target_entropy=-3.0)
+    recipe = drq.recipe(env.specs, config)
+    agent = recipe.agent
+    assert {name: rule.writes for name, rule in agent.rules.items()} == {
+        "critic": ("encoder", "critic"),
+        "actor": ("actor", "log_alpha"),
+        "target": ("target",),
+    }
+    one = loop(env, recipe)
+    run, _ = jax.jit(lambda key: one.chunk(one.init(key), 1000))(KEY)
+    shown = jnp.array([0.1, 0.5, 0.9])
+    obs = jax.vmap(lambda shade: jnp.full((8, 8, 9), shade * 255).astype(jnp.uint8))(shown)
+    action = jax.jit(jax.vmap(lambda o: agent.act(run.parts, (), o, Ctx(KEY, jnp.int32(0)), False)[0]))(obs)
+    assert_allclose(action[:, 0], shown, atol=0.3)
+
+
+@pytest.mark.reference
 def test_noise_falls_by_the_clock_and_is_not_clipped_when_acting(trained):
     _, run, _ = trained
     agent = drqv2.build(shades().specs, replace(SMALL, noise=(0.5, 0.1), noise_frames=1000))
@@ -117,6 +139,7 @@ def test_a_shift_moves_whole_images_and_repeats_their_edges():
     assert out.dtype == np.uint8
 
 
+@pytest.mark.reference
 def test_a_batch_is_shifted_once_for_all_rules(trained):
     recipe, run, _ = trained
     batches = [jax.jit(lambda k: recipe.source.sample(run.source, run.parts, k))(KEY) for _ in range(2)]
