@@ -4,9 +4,9 @@ Deterministic policy gradients with twin critics, n-step returns and scheduled n
 alone; images randomly shifted. Deviations: the actor sees the encoding after the critic's step, where the authors' code
 reuses the one before it; replay is uniform over transitions, not over finished episodes.
 
-Known limit: at sizes for a CPU (48 pixels, an action repeat of 8, 2x256, batches of 64 and 128, learning rates from 1e-4
-to 1e-3) its policy saturated within some hundred updates on cartpole-swingup and had not recovered at 25,000 frames.
-`drq` is what `make train PIXELS=48` runs.
+Known limit: at sizes for a CPU (48 pixels, an action repeat of 8, 2x256, batches of 64 and 128, learning rates from
+1e-4 to 1e-3) its policy saturated within some hundred updates on cartpole-swingup and had not recovered at 25,000
+frames. `drq` is what `make train PIXELS=48` runs.
 """
 
 from dataclasses import dataclass
