@@ -14,8 +14,7 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any = "V
     """[B, H, W, C] by [k, k, C, D], without padding: `lax.conv_general_dilated` as flax calls it, fast on a CPU too.
 
     Inside a scan XLA's CPU back end differentiates convolutions by plain loops, and those with strides slowest. There
-    it is written as what that back end does well, a product of matrices for each entry of the kernel: the gradient of
-    three layers of 16 channels, at 48 pixels and batch 64, takes a seventh of the time.
+    it is written as what that back end does well, a product of matrices for each entry of the kernel.
     """
     stride = strides if isinstance(strides, int) else strides[0]
     if jax.default_backend() != "cpu":
