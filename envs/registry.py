@@ -10,7 +10,7 @@ import inspect
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from envs import adapters, classic, control, factored, grid, gym, legged, memory, tabular
+from envs import adapters, arm, classic, control, factored, grid, gym, legged, memory, tabular
 from envs.entry import Entry
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GROUP = "jaxrl.envs"  # the entry-point group: `name = "package.module:factory"`
 
 
-FAMILIES = (classic, control, factored, grid, gym, legged, memory, tabular)
+FAMILIES = (arm, classic, control, factored, grid, gym, legged, memory, tabular)
 
 TABLE = {
     **{name: entry for family in FAMILIES for name, entry in family.TABLE.items()},
