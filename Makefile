@@ -67,7 +67,7 @@ bench-peers: .venv-bench/.ready
 check-envs: $(READY)   # every environment of ours, stepped for 2,000 steps, and held against what it is modelled on
 	$(PY) -m experiments.check_envs --record
 	$(PY) -m experiments.docs
-	$(PY) -m pytest -q -m reference tests
+	JAXRL_RECORD=docs/results/reference.json $(PY) -m pytest -q -n $(WORKERS) -m reference tests
 
 docs: $(READY)
 	$(PY) -m experiments.docs

@@ -22,8 +22,9 @@ SIDE_BY_SIDE = 8  # environments in a trial
 
 
 class Examined(NamedTuple):
-    """What an examination found. Fields: findings, sentences as of `findings`; compile_seconds, of the trial, and
-    steps_per_second, environment steps with their resets at 8 side by side, both NaN where there was no trial."""
+    """What an examination found. Fields: findings, sentences as of `findings`; compile_seconds, the trial's, and
+    steps_per_second, environment steps with their resets at 8 side by side; both are of CPU time, which what else runs
+    on the machine changes least, and NaN where there was no trial."""
 
     findings: list[str]
     compile_seconds: float = float("nan")
@@ -194,11 +195,11 @@ def _program(fn: Callable, args: Iterable) -> tuple[str, list[bytes]]:
 
 
 def _tried(env: Env, steps: int) -> Examined:
-    began = time.perf_counter()
+    began = time.process_time()
     run = jax.jit(lambda key: _trial(env, steps, key)).lower(jax.random.key(0)).compile()
-    compiled = time.perf_counter()
+    compiled = time.process_time()
     seen, again = (jax.tree.map(np.asarray, run(jax.random.key(0))) for _ in range(2))
-    ran = time.perf_counter()
+    ran = time.process_time()
     found = list(_of_behaviour(env, steps, seen))
     if any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (seen, again)))):
         found.append("the same key gave two streams: the program does something that it does not show to jax.")

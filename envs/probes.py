@@ -85,7 +85,7 @@ def countdown(limit: int = 4, terminates: bool = False, continuous: bool = False
     def step(t, action):
         t = t + 1
         over = t >= limit
-        return t, TimeStep(see(t), jnp.float32(1), over & terminates, over & (not terminates))
+        return t, TimeStep(see(t), jnp.float32(1), over & terminates, over & jnp.logical_not(terminates))
 
     observation = jax.ShapeDtypeStruct((limit,), jnp.float32)
     return Env(reset, step, Specs(observation, _action(continuous), limit=limit), "countdown")

@@ -58,12 +58,12 @@ does.
 
 `make check-envs` steps each for 2,000 steps of uniform actions, 8 side by side: everything stays finite and within its
 specs, termination and time limits are told apart, the same key gives the same stream. The figures are of its record,
-[results/check-envs.json](results/check-envs.json): environment steps with their resets, on all cores of the device, for
-comparison with one another only; `make bench` is what measures.
+[results/check-envs.json](results/check-envs.json): environment steps with their resets a second of CPU time, and the
+CPU time of tracing and compiling, for comparison with one another only; `make bench` is what measures.
 
 """
 
-ENV_HEAD = """| | id | observation | action | limit | usual repeat | steps/s | compile, s | device | found |
+ENV_HEAD = """| | id | observation | action | limit | usual repeat | steps a core-s | compile, core-s | device | found |
 |---|---|---|---|---|---|---|---|---|---|
 """
 

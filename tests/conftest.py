@@ -1,5 +1,7 @@
-"""Test set-up: CPU, a persistent compile cache, shapes checked by jaxtyping and beartype."""
+"""Test set-up: CPU, a persistent compile cache, shapes checked by jaxtyping and beartype; and a record of what passed
+where JAXRL_RECORD names a file for it (`make check-envs`)."""
 
+import json
 import os
 from pathlib import Path
 
@@ -15,3 +17,26 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 install_import_hook("jaxrl.equations", "beartype.beartype")
+
+RECORD = os.environ.get("JAXRL_RECORD")
+_rows: dict[str, dict] = {}
+
+
+def pytest_runtest_logreport(report):
+    """A row for each test that ran: its outcome, seconds, and what it measured (`record_property`)."""
+    if report.when == "call" or report.outcome == "failed":
+        row = {"test": report.nodeid, "outcome": report.outcome, "seconds": round(report.duration, 1)}
+        _rows[report.nodeid] = {**row, **dict(report.user_properties)}
+
+
+def pytest_sessionfinish(session):
+    """The rows take the places of older ones of the same tests."""
+    if RECORD is None or not _rows or hasattr(session.config, "workerinput"):
+        return
+    from experiments.evidence.runner import provenance
+
+    made = {name: value for name, value in provenance().items() if name != "versions"}
+    path = Path(RECORD)
+    rows = {row["test"]: row for row in json.loads(path.read_text())} if path.exists() else {}
+    rows |= {name: {**row, **made} for name, row in _rows.items()}
+    path.write_text(json.dumps([rows[name] for name in sorted(rows)], indent=1) + "\n")

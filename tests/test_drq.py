@@ -17,12 +17,14 @@ from jaxrl.equations.distributions import noisy_action
 from jaxrl.loop import loop
 from jaxrl.nets import Conv, net, side_after
 from jaxrl.nets.conv import convolution
+from jaxrl.rules.statistics import contrast, merge, moments
 from jaxrl.sources import random_shift, shifted
 
 KEY = jax.random.key(2)
 SMALL = drqv2.Config(
     channels=(8,),
     strides=(2,),
+    sizes=(3,),
     features=8,
     widths=(16,),
     lr=1e-3,
@@ -85,7 +87,8 @@ def test_the_critic_alone_shapes_the_encoder():
 
 def test_drq_is_sac_on_what_its_critic_sees():
     env = shades()
-    small = {name: getattr(SMALL, name) for name in ("channels", "strides", "features", "widths", "pad", "batch")}
+    shared = ("channels", "strides", "sizes", "features", "widths", "pad", "batch")
+    small = {name: getattr(SMALL, name) for name in shared}
     config = drq.Config(**small, lr=3e-3, tau=0.05, capacity=500, warmup=64, target_entropy=-3.0)
     recipe = drq.recipe(env.specs, config)
     agent = recipe.agent
@@ -148,8 +151,16 @@ def test_a_batch_is_shifted_once_for_all_rules(trained):
         shifted(recipe.source, -1)
 
 
+def test_contrast_takes_away_what_always_stands_there():
+    """One pixel of four changes, by 40 around 30: its variance is 4 * 20^2 / 3, and a quarter of that the mean one."""
+    pictures = jnp.full((4, 2, 2, 1), 200, jnp.uint8).at[:, 0, 0, 0].set(jnp.array([10, 50, 10, 50], jnp.uint8))
+    m = merge(moments((2, 2, 1)), pictures, jnp.ones(4))
+    scale = (4 * 20**2 / 3 / 4) ** 0.5
+    assert_allclose(contrast(m, pictures[1])[..., 0], [[20 / scale, 0], [0, 0]], rtol=1e-5)
+
+
 def test_the_papers_encoder():
-    assert [side_after(84, (2, 1, 1, 1)[:n]) for n in range(1, 5)] == [41, 39, 37, 35]
+    assert [side_after(84, (2, 1, 1, 1)[:n], (3,) * n) for n in range(1, 5)] == [41, 39, 37, 35]
     obs = jax.ShapeDtypeStruct((84, 84, 9), jnp.uint8)
     encoder = net(Conv(), obs)
     shapes = jax.eval_shape(encoder.init, KEY)
@@ -179,6 +190,6 @@ def test_vectors_and_small_images_are_refused():
     with pytest.raises(BadInput, match="drqv2 learns from images"):
         drqv2.build(scale_action(make("pendulum")).specs, SMALL)
     with pytest.raises(BadInput, match="too small"):
-        drqv2.build(shades(6).specs, replace(SMALL, channels=(8,) * 4, strides=(2, 1, 1, 1)))
-    with pytest.raises(BadInput, match="channels has 1"):
-        replace(SMALL, strides=(2, 1))
+        drqv2.build(shades(6).specs, replace(SMALL, channels=(8,) * 4, strides=(2, 1, 1, 1), sizes=(3,) * 4))
+    with pytest.raises(BadInput, match="channels has 1, strides has 2, sizes has 1 layers"):
+        drqv2.build(shades().specs, replace(SMALL, strides=(2, 1)))

@@ -35,13 +35,14 @@ def picture(
         camera: a camera of the model; None is its first, or an overview where it has none.
         marks: positions [3] in the world by the name of a site, of what is in the state alone (a target).
         **how: `shadow`, `samples` and `look` of `envs.render.render`. Unless they say otherwise, a picture for people,
-            of `LARGE` pixels a side or more, has shadows and smooth edges; a smaller one, for networks, has neither.
+            of `LARGE` pixels a side or more, has shadows, and each pixel is the mean of four rays, as MuJoCo's renderer
+            is set: in a small picture the shades of edges are all that shows a motion of less than a pixel.
 
     Raises:
         BadInput: the model has no such camera or site, the shape is below one pixel, or a geom cannot be drawn.
     """
     cast.checked(shape)
-    how = {"shadow": min(shape) >= LARGE, "samples": 2 if min(shape) >= LARGE else 1, **how}
+    how = {"shadow": min(shape) >= LARGE, "samples": 2, **how}
     drawn = _table(c)
     seen, disguise = view(drawn, data, camera), _disguise.get()
     if disguise is not None:

@@ -165,6 +165,24 @@ def stepping(env: str, model: str, brax: str, units: int, brax_units: int) -> Ca
     )
 
 
+def models(env: str, model: str, substeps: int, units: int, raw: int, num_envs: int = 16) -> Case:
+    """Our model with its task against bare `mjx.step` of the models that others have of it, at our time step."""
+    ours = {"env": env, "model": model, "num_envs": num_envs, "starts": num_envs, "substeps": substeps}
+    theirs = {"env": env, "model": model, "num_envs": num_envs, "substeps": substeps, "least": 4}
+    return Case(
+        "physics steps a core-second",
+        f"random controls in {num_envs} environments of {env}: ours with observation, reward and automatic reset; "
+        "`mjx.step` alone with the models of Playground 0.2.0 and of dm_control 1.0.50, at our time step",
+        {
+            "ours": side("stepping", "ours", **ours, units=units, least=4),
+            "playground": side("stepping", "bare", package="mujoco_playground", units=units, **theirs),
+            "dm_control": side("stepping", "bare", package="dm_control", units=raw, **theirs),
+        },
+        (Pair(f"model-{model}-playground", "playground", 1.0), Pair(f"model-{model}-dm-control", "dm_control", 3.0)),
+        repeats=5,
+    )
+
+
 # ---------------------------------------------------------------------------------------------------------- grids
 
 GRID = {"env": "grid-doorkey-8x8", "num_envs": 1024, "units": 400}
@@ -229,6 +247,10 @@ CASES = {
     "dqn": dqn,
     "step-cartpole": stepping("cartpole-swingup", "cartpole", "inverted_pendulum", 30_000, 2000),
     "step-cheetah": stepping("cheetah-run", "cheetah", "halfcheetah", 4000, 500),
+    "model-cheetah": models("cheetah-run", "cheetah", 1, 1000, 100),
+    "model-walker": models("walker-walk", "walker", 10, 60, 10),
+    "model-hopper": models("hopper-stand", "hopper", 4, 200, 20),
+    "model-humanoid": models("humanoid-walk", "humanoid", 5, 40, 10, num_envs=8),
     "grid-step": grid,
     "replay": replay,
     "render-cheetah": render_cheetah,

@@ -5,8 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.core import BadInput, Box, Discrete, PyTree
+from jaxrl.nets import Conv, Net, net, side_after
 
 
 def at_least(config: Any, **lowest: float) -> None:
@@ -52,6 +54,28 @@ def image(agent: str, observation: PyTree) -> tuple[int, int, int]:
     return shape
 
 
+def encoder(agent: str, observation: PyTree, config: Any) -> tuple[Net, jax.ShapeDtypeStruct]:
+    """A config's convolutions (`channels`, `strides`, `sizes`), and the features that they make of one picture.
+
+    Raises:
+        BadInput: the observation is no image or too small, or the three are not equally long.
+    """
+    side = min(image(agent, observation)[:2])
+    layers = {name: len(getattr(config, name)) for name in ("channels", "strides", "sizes")}
+    if len(set(layers.values())) > 1:
+        listed = ", ".join(f"{name} has {count}" for name, count in layers.items())
+        raise BadInput(f"{listed} layers of the encoder: give as many of each.")
+    if side_after(side, config.strides, config.sizes) < 1:
+        raise BadInput(f"images of {side} pixels are too small for strides of {config.strides}: drop a layer.")
+    made = net(Conv(config.channels, config.strides, config.sizes), observation)
+    return made, jax.eval_shape(lambda key, obs: made.apply(made.init(key), obs), jax.random.key(0), observation)
+
+
+def stacked(agent: str, observation: PyTree) -> int:
+    """How many RGB frames an observation shows, so that replay stores each once."""
+    return max(image(agent, observation)[2] // 3, 1)
+
+
 def continuous(agent: str, action: Box | Discrete) -> int:
     """The number of action dimensions of a Box of [-1, 1]; `BadInput` for any other space."""
     if not isinstance(action, Box):
@@ -60,7 +84,7 @@ def continuous(agent: str, action: Box | Discrete) -> int:
         )
     if len(action.shape) != 1:
         raise BadInput(f"{agent} needs actions of one axis, not of shape {action.shape}: flatten them in a wrapper.")
-    if not (jnp.all(jnp.asarray(action.low) == -1) and jnp.all(jnp.asarray(action.high) == 1)):
+    if not (np.all(np.asarray(action.low) == -1) and np.all(np.asarray(action.high) == 1)):  # also inside a trace
         raise BadInput(
             f"{agent} acts in [-1, 1], and this environment in [{action.low}, {action.high}]: "
             "wrap it in scale_action(env)."

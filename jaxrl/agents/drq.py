@@ -2,18 +2,19 @@
 
 SAC as it is, on features of an encoder that its critic learns, from randomly shifted pictures. The maximum-entropy
 policy keeps exploring where a deterministic one (`drqv2`) saturates early. Deviations: one shift a batch, not averages
-over several (their K = M = 1); actor and critics share the encoder's neck too.
+over several (their K = M = 1); the target critics see through the convolutions as they are now, as in DrQ-v2.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 
 from jaxrl.agents import sac
-from jaxrl.agents.common import at_least, image
-from jaxrl.core import Agent, BadInput, Recipe, Specs, minimise, on
-from jaxrl.nets import encoder_net, side_after
+from jaxrl.agents.common import at_least, encoder, stacked
+from jaxrl.core import Agent, Recipe, Specs, minimise, on
+from jaxrl.nets import TrunkMLP
+from jaxrl.rules.statistics import contrast, moments, observation_statistics
 from jaxrl.sources import shifted, uniform
 
 
@@ -26,50 +27,50 @@ class Config(sac.Config):
     capacity: int = 20_000  # transitions kept
     channels: tuple[int, ...] = (32, 16, 16)  # of the encoder's convolutions; the paper's are four times 32
     strides: tuple[int, ...] = (3, 2, 1)
-    features: int = 50  # width of the encoder's neck
-    pad: int = 4  # pixels of the largest shift
+    sizes: tuple[int, ...] = (6, 4, 3)  # pixels a side of their windows; the paper's are four times 3
+    features: int = 50  # width of the neck that actor and critics each have on top of it
+    pad: int = 2  # pixels of the largest shift; the paper has 4 of 84
 
     def __post_init__(self):
         super().__post_init__()
         at_least(self, features=1, pad=0)
-        if len(self.channels) != len(self.strides):
-            raise BadInput(f"channels has {len(self.channels)} layers and strides {len(self.strides)}: give as many.")
 
 
 def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless it shows images and acts in [-1, 1]."""
-    side = min(image("drq", specs.observation)[:2])
-    if side_after(side, config.strides) < 1:
-        raise BadInput(f"images of {side} pixels are too small for strides of {config.strides}: drop a layer.")
-    encoder = encoder_net(config.channels, config.strides, config.features, specs.observation)
-    base = sac.build(replace(specs, observation=jax.ShapeDtypeStruct((config.features,), jnp.float32)), config)
+    eye, seen = encoder("drq", specs.observation, config)
+    base = sac.build(replace(specs, observation=seen), config, partial(TrunkMLP, neck=config.features))
     critic = base.rules["critic"]
+
+    def see(parts, norm, pictures):
+        return eye.apply(parts["encoder"], contrast(norm, pictures))
 
     def critic_loss(live, frozen, batch, key):
         """SAC's, through the encoder: with a gradient for what is seen now, and without for what comes next."""
-        seen = {"obs": (live, batch["obs"]), "next_obs": (frozen, batch["next_obs"])}
-        seen = {name: encoder.apply(parts["encoder"], pictures) for name, (parts, pictures) in seen.items()}
+        norm = frozen["norm"]
+        seen = {"obs": see(live, norm, batch["obs"]), "next_obs": see(frozen, norm, batch["next_obs"])}
         return critic.loss(live, frozen, {**batch, **seen}, key)
 
     def encoded(parts, batch, ctx):
-        return {**batch, "obs": encoder.apply(parts["encoder"], batch["obs"])}
+        return {**batch, "obs": see(parts, parts["norm"], batch["obs"])}
 
     def init(key):
         key_encoder, key_base = jax.random.split(key)
-        return {"encoder": encoder.init(key_encoder), **base.init(key_base)}
+        norm = moments(specs.observation.shape)
+        return {"norm": norm, "encoder": eye.init(key_encoder), **base.init(key_base)}
 
     def act(parts, memory, obs, ctx, explore):
-        return base.act(parts, memory, encoder.apply(parts["encoder"], obs), ctx, explore)
+        return base.act(parts, memory, see(parts, parts["norm"], obs), ctx, explore)
 
     rules = {
         **base.rules,
-        "critic": minimise(critic_loss, critic.tx, ("encoder", *critic.writes), critic.reads),
-        "actor": on(encoded, base.rules["actor"], reads="encoder"),
+        "critic": minimise(critic_loss, critic.tx, ("encoder", *critic.writes), (*critic.reads, "norm")),
+        "actor": on(encoded, base.rules["actor"], reads=("encoder", "norm")),
     }
-    return Agent(init, act, rules)
+    return Agent(init, act, rules, observe={"norm": observation_statistics()})
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:
-    frames = max(image("drq", specs.observation)[2] // 3, 1)  # RGB each: replay stores every one once
+    frames = stacked("drq", specs.observation)
     source = shifted(uniform(config.capacity, config.batch, frames=frames), config.pad)
     return Recipe(build(specs, config), source, num_envs=config.num_envs, ratio=config.ratio, warmup=config.warmup)

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl.agents.common import at_least, continuous, image, within
-from jaxrl.core import Agent, BadInput, Recipe, Specs, adam, mean, minimise, on, track
+from jaxrl.agents.common import at_least, continuous, encoder, stacked, within
+from jaxrl.core import Agent, Recipe, Specs, adam, mean, minimise, on, track
 from jaxrl.equations.distributions import noisy_action
 from jaxrl.equations.values import clipped_q_target
-from jaxrl.nets import MLP, Conv, Trunk, ensemble, net, orthogonal, side_after
+from jaxrl.nets import MLP, Trunk, ensemble, net, orthogonal
 from jaxrl.sources import shifted, uniform
 
 
@@ -29,6 +29,7 @@ class Config:
 
     channels: tuple[int, ...] = (32, 32, 32, 32)  # of the encoder's convolutions
     strides: tuple[int, ...] = (2, 1, 1, 1)
+    sizes: tuple[int, ...] = (3, 3, 3, 3)  # pixels a side of their windows
     features: int = 50  # width of the necks of actor and critic
     widths: tuple[int, ...] = (1024, 1024)  # hidden widths of actor and critics
     lr: float = 1e-4  # Adam, for all
@@ -50,17 +51,12 @@ class Config:
         at_least(self, features=1, lr=0, n=1, noise_frames=1, noise_clip=0, pad=0, batch=1, capacity=1, warmup=0)
         at_least(self, num_envs=1, unroll=1, ratio=0)
         within(self, gamma=(0, 1), tau=(0, 1))
-        if len(self.channels) != len(self.strides):
-            raise BadInput(f"channels has {len(self.channels)} layers and strides {len(self.strides)}: give as many.")
 
 
 def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless it shows images and acts in [-1, 1]."""
-    dims, side = continuous("drqv2", specs.action), min(image("drqv2", specs.observation)[:2])
-    if side_after(side, config.strides) < 1:
-        raise BadInput(f"images of {side} pixels are too small for strides of {config.strides}: drop a layer.")
-    encoder = net(Conv(config.channels, config.strides), specs.observation)
-    seen = jax.eval_shape(lambda key, obs: encoder.apply(encoder.init(key), obs), jax.random.key(0), specs.observation)
+    dims = continuous("drqv2", specs.action)
+    eye, seen = encoder("drqv2", specs.observation, config)
     narrow, action = jax.ShapeDtypeStruct((config.features,), jnp.float32), jax.ShapeDtypeStruct((dims,), jnp.float32)
     trunk = net(Trunk(config.features), seen)
     policy = net(MLP(config.widths, dims, kernel_init=orthogonal()), narrow)
@@ -81,16 +77,16 @@ def build(specs: Specs, config: Config) -> Agent:
         return noisy_action(center, jnp.clip(noise, -config.noise_clip, config.noise_clip))
 
     def critic_loss(live, frozen, batch, key):
-        h_next = encoder.apply(frozen["encoder"], batch["next_obs"])
+        h_next = eye.apply(frozen["encoder"], batch["next_obs"])
         action = noisy(frozen["actor"], h_next, batch["std"], key)
         q_next = q(frozen["target"], h_next, action)
         discount = config.gamma * batch["discount"]
         target = jax.vmap(clipped_q_target, in_axes=(0, 0, 1))(batch["reward"], discount, q_next)
-        error = q(live["critic"], encoder.apply(live["encoder"], batch["obs"]), batch["action"]) - target
+        error = q(live["critic"], eye.apply(live["encoder"], batch["obs"]), batch["action"]) - target
         return mean((error**2).sum(axis=0), batch), {"td_error": jnp.abs(error).mean(axis=0), "target": target}
 
     def actor_loss(live, frozen, batch, key):
-        h = encoder.apply(frozen["encoder"], batch["obs"])  # no gradient: the critic alone shapes the encoder
+        h = eye.apply(frozen["encoder"], batch["obs"])  # no gradient: the critic alone shapes the encoder
         q_new = q(frozen["critic"], h, noisy(live["actor"], h, batch["std"], key)).min(axis=0)
         return -mean(q_new, batch), {"q": q_new}
 
@@ -101,14 +97,14 @@ def build(specs: Specs, config: Config) -> Agent:
         )
         critic = {"trunk": trunk.init(critic_trunk), "heads": heads.init(critic_heads)}
         return {
-            "encoder": encoder.init(key_encoder),
+            "encoder": eye.init(key_encoder),
             "actor": {"trunk": trunk.init(actor_trunk), "policy": policy.init(actor_policy)},
             "critic": critic,
             "target": jax.tree.map(jnp.copy, critic),  # not the same buffers: the run is donated
         }
 
     def act(parts, memory, obs, ctx, explore):
-        center = mu(parts["actor"], encoder.apply(parts["encoder"], obs))
+        center = mu(parts["actor"], eye.apply(parts["encoder"], obs))
         noise = spread(ctx.step) * jax.random.normal(ctx.key, center.shape) if explore else jnp.zeros_like(center)
         return noisy_action(center, noise), memory, {}
 
@@ -125,12 +121,7 @@ def build(specs: Specs, config: Config) -> Agent:
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:
-    frames = stacked(specs)
+    frames = stacked("drqv2", specs.observation)
     source = uniform(config.capacity, config.batch, n=config.n, gamma=config.gamma, frames=frames)
     source = shifted(source, config.pad)
     return Recipe(build(specs, config), source, config.num_envs, config.unroll, config.ratio, warmup=config.warmup)
-
-
-def stacked(specs: Specs) -> int:
-    """How many RGB frames an observation holds, so that replay stores each once."""
-    return max(image("drqv2", specs.observation)[2] // 3, 1)

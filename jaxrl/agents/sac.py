@@ -4,7 +4,9 @@ Twin critics with the minimum target, a tanh-normal actor, one update a step fro
 temperature share one sample and one backward pass. Not here: distributional or normalised critics, higher ratios.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,12 +43,16 @@ class Config:
             raise BadInput("alpha is 0; it must be above 0, as its logarithm is what is learned.")
 
 
-def build(specs: Specs, config: Config) -> Agent:
-    """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1]."""
+def build(specs: Specs, config: Config, mlp: Callable[..., Any] = MLP) -> Agent:
+    """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1].
+
+    Args:
+        mlp: makes the networks' modules from hidden widths and the number of outputs.
+    """
     dims = continuous("sac", specs.action)
     obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
-    actor = net(MLP(config.widths, 2 * dims), obs)
-    critic = ensemble(net(MLP(config.widths, 1), obs, action), 2)
+    actor = net(mlp(config.widths, 2 * dims), obs)
+    critic = ensemble(net(mlp(config.widths, 1), obs, action), 2)
     target_entropy = -float(dims) if config.target_entropy is None else config.target_entropy
 
     def policy(parameters, obs):

@@ -1,6 +1,6 @@
 """Network modules: the only room that imports flax. Agents see `init` and `apply` and nothing else of it."""
 
-from jaxrl.nets.conv import Conv, Trunk, encoder_net, side_after
+from jaxrl.nets.conv import Conv, Trunk, TrunkMLP, side_after
 from jaxrl.nets.mlp import MLP, Net, ensemble, leaky_relu, net, orthogonal, sparse_uniform
 from jaxrl.nets.recurrent import MemoryNet, gru_net, mlp_net, unrolled
 
@@ -10,7 +10,7 @@ __all__ = [
     "MemoryNet",
     "Net",
     "Trunk",
-    "encoder_net",
+    "TrunkMLP",
     "ensemble",
     "gru_net",
     "leaky_relu",

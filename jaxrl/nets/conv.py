@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrl.nets.mlp import Net, net, orthogonal
+from jaxrl.nets.mlp import MLP, orthogonal
 
 
 def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any = "VALID", **how: Any) -> jax.Array:
@@ -50,26 +50,27 @@ def _by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 class Conv(nn.Module):
-    """3x3 convolutions without padding, a ReLU after each: uint8 [..., H, W, C] -> float32 [..., features].
+    """Convolutions without padding, a ReLU after each: [..., H, W, C] -> float32 [..., features].
 
-    Yarats et al. 2022 (DrQ-v2), with 32 channels four times and a stride of 2 in the first layer.
+    Pictures of uint8 are taken to [-0.5, 0.5], those of floats as they are. Yarats et al. 2022 (DrQ-v2), with 32
+    channels four times and a stride of 2 in the first layer.
 
-    Attributes:
-        channels: of each layer.
-        strides: of each layer.
+    Attributes, each of every layer:
+        channels: that it makes.
+        strides: pixels from one window to the next.
+        sizes: pixels a side of a window.
     """
 
     channels: Sequence[int] = (32, 32, 32, 32)
     strides: Sequence[int] = (2, 1, 1, 1)
+    sizes: Sequence[int] = (3, 3, 3, 3)
 
     @nn.compact
     def __call__(self, image):
-        x = image.astype(jnp.float32) / 255 - 0.5
-        for channels, stride in zip(self.channels, self.strides, strict=True):
-            x = nn.Conv(
-                channels, (3, 3), stride, "VALID", kernel_init=orthogonal(2**0.5), conv_general_dilated=convolution
-            )(x)
-            x = nn.relu(x)
+        x = image.astype(jnp.float32) / 255 - 0.5 if image.dtype == jnp.uint8 else image
+        how = {"kernel_init": orthogonal(2**0.5), "conv_general_dilated": convolution}
+        for channels, stride, size in zip(self.channels, self.strides, self.sizes, strict=True):
+            x = nn.relu(nn.Conv(channels, (size, size), stride, "VALID", **how)(x))
         return x.reshape(*x.shape[:-3], -1)
 
 
@@ -83,13 +84,25 @@ class Trunk(nn.Module):
         return nn.tanh(nn.LayerNorm(epsilon=1e-5)(nn.Dense(self.width, kernel_init=orthogonal())(features)))
 
 
-def encoder_net(channels: Sequence[int], strides: Sequence[int], width: int, observation: jax.ShapeDtypeStruct) -> Net:
-    """`Conv` and `Trunk` as one: a picture -> float32 [width], within [-1, 1]."""
-    return net(nn.Sequential((Conv(channels, strides), Trunk(width))), observation)
+class TrunkMLP(nn.Module):
+    """A `Trunk` on the first input, what is seen, and an `MLP` on that and the others.
+
+    Attributes:
+        widths, outputs: of the MLP.
+        neck: width of the trunk.
+    """
+
+    widths: Sequence[int]
+    outputs: int
+    neck: int = 50
+
+    @nn.compact
+    def __call__(self, seen, *others):
+        return MLP(self.widths, self.outputs)(Trunk(self.neck)(seen), *others)
 
 
-def side_after(side: int, strides: Sequence[int]) -> int:
+def side_after(side: int, strides: Sequence[int], sizes: Sequence[int]) -> int:
     """The side of a square image after those layers; below 1 where the image is too small."""
-    for stride in strides:
-        side = (side - 3) // stride + 1 if side >= 3 else 0
+    for stride, size in zip(strides, sizes):
+        side = (side - size) // stride + 1 if side >= size else 0
     return side

@@ -51,6 +51,14 @@ def normalise(m: Moments, x: jax.Array, clip: float | None = None) -> jax.Array:
     return z if clip is None else jnp.clip(z, -clip, clip)
 
 
+def contrast(m: Moments, picture: jax.Array) -> jax.Array:
+    """(picture - mean) / the root of the variance of all pixels: what moves, without what always stands there.
+
+    One scale for all, so that a pixel that hardly ever changes is not magnified.
+    """
+    return (picture.astype(jnp.float32) - m.mean) * jax.lax.rsqrt(variance(m).mean() + 1e-8)
+
+
 def scale(m: Moments, x: jax.Array) -> jax.Array:
     """x / sqrt(var + 1e-8): the sign and the zero of a reward keep their meaning."""
     return x * jax.lax.rsqrt(variance(m) + 1e-8)

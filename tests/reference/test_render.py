@@ -37,7 +37,7 @@ def drawn(id):
     original, pictures_of = pictures.picture, sys.modules["envs.render"]
     pictures_of.picture = catch
     try:
-        starts = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), STATES))[0]
+        starts = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), STATES))[0]
         first = jax.tree.map(lambda x: x[0], bare(starts))
         env.draw(first, (1, 1), None)
     finally:
@@ -56,13 +56,15 @@ def drawn(id):
 
 
 @pytest.mark.parametrize("id", TABLE)
-def test_silhouettes_equal_mujocos_rays(id):
-    shown = 0
+def test_silhouettes_equal_mujocos_rays(id, record_property):
+    shown, least = 0, 1.0
     for c, data, shot, seen in drawn(id):
         _, theirs = cast(c, data, seen, SHAPE)
         masks = silhouettes(c, np.asarray(shot.geom), theirs)
-        assert overlap(*masks) >= 0.98, id
+        least = min(least, float(overlap(*masks)))
         shown += masks[1].sum()
+    record_property("overlap", round(least, 4))
+    assert least >= 0.98, id
     assert shown > STATES * 5, f"{id} shows next to nothing"
 
 

@@ -1,7 +1,10 @@
-"""Raw stepping of our MJX tasks, of bare `mjx.step` with the same model, and of C MuJoCo with the same model.
+"""Raw stepping of our MJX tasks, of bare `mjx.step` with the same model or another package's, and of C MuJoCo.
 
 The unit is a physics step. Ours pays for observations, rewards, the clock and automatic resets as well.
 """
+
+import importlib.util
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -52,8 +55,24 @@ def ours(settings: dict) -> Side:
     return stepper((state, obs, jnp.zeros(actions.shape[1])), step, actions, units, lambda carry: carry[1])
 
 
+# Where packages keep their models of the control suite: XML files, for which none of their code is needed.
+FOLDERS = {"dm_control": "suite", "mujoco_playground": "_src/dm_control_suite/xmls"}
+
+
+def foreign(settings: dict) -> physics.Model:
+    """Another package's model of the task as it is, but for the time step, which is ours so that steps are equal."""
+    package = settings["package"]
+    found = importlib.util.find_spec(package)
+    if found is None:
+        raise ImportError(f"{package} is not installed beside jaxrl")
+    folder = Path(found.submodule_search_locations[0]) / FOLDERS[package]
+    c = mujoco.MjModel.from_xml_path(str(folder / f"{settings['model']}.xml"))
+    c.opt.timestep = physics.load(settings["model"]).c.opt.timestep
+    return physics.compiled(c)
+
+
 def bare(settings: dict) -> Side:
-    model = physics.load(settings["model"])
+    model = foreign(settings) if "package" in settings else physics.load(settings["model"])
     width, substeps = settings["num_envs"], settings["substeps"]
     data = jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *jnp.shape(x))).copy(), model.data)
     reset, _ = jax.vmap(make(settings["env"]).reset)(jax.random.split(jax.random.key(0), width))
