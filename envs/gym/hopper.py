@@ -9,17 +9,9 @@ Observation, float32 [11]: qpos without x (height, pitch, then hip, knee and ank
 import jax
 import jax.numpy as jnp
 
-from envs.control import physics
 from envs.control.physics import State
 from envs.gym import runner
-from jaxrl.core import Env, Key
-
-SUBSTEPS = 4  # of 2 ms in one control step
-NOISE = 5e-3  # of a start, m, rad, m/s, rad/s
-
-
-def observe(state: State) -> jax.Array:
-    return jnp.concatenate([state.qpos[1:], jnp.clip(state.qvel, -10.0, 10.0)])
+from jaxrl.core import Env
 
 
 def healthy(state: State) -> jax.Array:
@@ -30,24 +22,4 @@ def healthy(state: State) -> jax.Array:
 
 
 def hopper() -> Env:
-    model = runner.load("hopper")
-    rest = jnp.asarray(model.c.qpos0, jnp.float32)
-
-    def reset(key: Key) -> State:
-        noise = runner.uniform(key, model.c.nq + model.c.nv, NOISE)
-        return runner.start(rest + noise[: model.c.nq], noise[model.c.nq :])
-
-    def reward(state: State, action: jax.Array) -> jax.Array:
-        """The speed in m/s, 1 for health, less a thousandth of the squared action."""
-        return runner.speed(model, SUBSTEPS, state) + healthy(state) - 1e-3 * runner.effort(action)
-
-    return physics.environment(
-        "gym-hopper",
-        model,
-        reset,
-        observe,
-        reward,
-        limit=runner.LIMIT,
-        advance=runner.advance(model, SUBSTEPS),
-        terminated=lambda state: ~healthy(state),
-    )
+    return runner.upright("hopper", healthy)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from envs.control import physics
 from envs.control.physics import Model, State
-from jaxrl.core import Key
+from jaxrl.core import Env, Key
 
 LIMIT = 1000  # control steps
 
@@ -46,3 +46,24 @@ def effort(action: jax.Array) -> jax.Array:
 def within(x: jax.Array, low: float, high: float) -> jax.Array:
     """All of x strictly between the bounds, bool []."""
     return ((low < x) & (x < high)).all()
+
+
+def upright(name: str, healthy: Callable[[State], jax.Array]) -> Env:
+    """Hopper and walker: legs in a plane that start at rest but for 5e-3 (m, rad, m/s, rad/s), see all but x, and end
+    where they are not healthy. Paid the speed in m/s, 1 for health, less a thousandth of the squared action."""
+    model, substeps = load(name), 4
+    rest = jnp.asarray(model.c.qpos0, jnp.float32)
+
+    def reset(key: Key) -> State:
+        noise = uniform(key, model.c.nq + model.c.nv, 5e-3)
+        return start(rest + noise[: model.c.nq], noise[model.c.nq :])
+
+    def observe(state: State) -> jax.Array:
+        return jnp.concatenate([state.qpos[1:], jnp.clip(state.qvel, -10.0, 10.0)])
+
+    def reward(state: State, action: jax.Array) -> jax.Array:
+        return speed(model, substeps, state) + healthy(state) - 1e-3 * effort(action)
+
+    over = lambda state: ~healthy(state)
+    step = advance(model, substeps)
+    return physics.environment(f"gym-{name}", model, reset, observe, reward, limit=LIMIT, advance=step, terminated=over)

@@ -7,15 +7,10 @@ rad), qvel (all nine, clipped to +-10; m/s, rad/s). Action [6]: torques of those
 """
 
 import jax
-import jax.numpy as jnp
 
-from envs.control import physics
 from envs.control.physics import State
 from envs.gym import runner
-from envs.gym.hopper import NOISE, observe
-from jaxrl.core import Env, Key
-
-SUBSTEPS = 4  # of 2 ms in one control step
+from jaxrl.core import Env
 
 
 def healthy(state: State) -> jax.Array:
@@ -24,24 +19,4 @@ def healthy(state: State) -> jax.Array:
 
 
 def walker2d() -> Env:
-    model = runner.load("walker2d")
-    rest = jnp.asarray(model.c.qpos0, jnp.float32)
-
-    def reset(key: Key) -> State:
-        noise = runner.uniform(key, model.c.nq + model.c.nv, NOISE)
-        return runner.start(rest + noise[: model.c.nq], noise[model.c.nq :])
-
-    def reward(state: State, action: jax.Array) -> jax.Array:
-        """The speed in m/s, 1 for health, less a thousandth of the squared action."""
-        return runner.speed(model, SUBSTEPS, state) + healthy(state) - 1e-3 * runner.effort(action)
-
-    return physics.environment(
-        "gym-walker2d",
-        model,
-        reset,
-        observe,
-        reward,
-        limit=runner.LIMIT,
-        advance=runner.advance(model, SUBSTEPS),
-        terminated=lambda state: ~healthy(state),
-    )
+    return runner.upright("walker2d", healthy)

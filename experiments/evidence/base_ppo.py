@@ -3,11 +3,32 @@
 from experiments.evidence import Better, Claim, GreedyReturn, OnMostSeeds, Scale, Trained
 
 SCORE = GreedyReturn(episodes=16)
+MANY = GreedyReturn(episodes=64)  # where episodes differ much
 CONTINUOUS = {"num_envs": 32, "unroll": 32, "minibatches": 8, "epochs": 8, "lr": 5e-4, "normalise": True}
 CONTINUOUS |= {"entropy_weight": 0.0, "decay_frames": lambda scale: scale.steps}
 MASKED = {"num_envs": 16, "unroll": 128, "lr": 1e-3, "decay_frames": lambda scale: scale.steps}
+GRID = {"num_envs": 64, "unroll": 64, "lr": 1e-3, "decay_frames": lambda scale: scale.steps}
+
+
+def finds(task: str, level: float, steps: int, seeds: int, note: str, **settings) -> Claim:
+    """A claim that PPO reaches a level on most seeds of a grid that is drawn anew for each episode."""
+    return Claim(
+        id=f"ppo-{task}",
+        claim=f"PPO reaches a return of {level:g} on {task} within {steps:,} steps.",
+        environment=f"{task}: {note}",
+        metric=str(MANY),
+        arms={"ppo": Trained("ppo", task, MANY, {**GRID, **settings})},
+        checks=(OnMostSeeds("ppo", level),),
+        scales={
+            "smoke": Scale(steps=16_384, seeds=2, points=4),
+            "cpu": Scale(steps, seeds),
+            "gpu": Scale(steps, 10),
+        },
+    )
+
 
 CLAIMS = (
+    finds("grid-doorkey-5x5", 0.9, 400_000, 8, "the agent's own view of 7 x 7 cells, one-hot; 250 steps"),
     Claim(
         id="ppo-cartpole",
         claim="PPO reaches a return of 475 on CartPole within 500,000 steps.",
