@@ -24,7 +24,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # it announces a missing option
     from mujoco import mjx
     from mujoco.mjx._src import scan
 
-DEEP = 8  # bodies from the root to the last, from which on `_levels_apart` acts
+NARROW = 4  # levels of a tree with a single body, from which on `_levels_apart` acts
 
 
 class State(NamedTuple):
@@ -112,16 +112,17 @@ def start(qpos: jax.Array, qvel: jax.Array, task: PyTree = ()) -> State:
 
 @contextlib.contextmanager
 def _levels_apart(x: mjx.Model):
-    """Traces MJX's passes through a deep tree of bodies with a barrier between its levels.
+    """Traces MJX's passes through a tree of bodies in a row with a barrier between its levels.
 
-    XLA's CPU compiler fuses each level into all that use it and computes it again for each, so that the work grows
-    exponentially with the depth: a step of the arm (9 bodies in a row) took 19 ms, and takes 0.1 ms with the barriers.
+    XLA's CPU compiler fuses a level of one body into all that use it and computes it again for each, so that the work
+    grows exponentially with the depth: a step of the arm took 19 ms, and takes 0.1 ms with the barriers. Where a level
+    has more bodies it does not, and barriers cost more than they save.
     """
     depth = np.zeros(x.nbody, int)
     for body in range(1, x.nbody):
         depth[body] = depth[x.body_parentid[body]] + 1
     tree = scan.body_tree
-    if depth.max() >= DEEP:
+    if (np.bincount(depth)[1:] == 1).sum() >= NARROW:
         level = lambda f: lambda below, *args: f(jax.lax.optimization_barrier(below), *args)
         scan.body_tree = lambda m, f, *args, **settings: tree(m, level(f), *args, **settings)
     try:

@@ -68,10 +68,11 @@ def sheet(frames: np.ndarray, path: Path, count: int = 12) -> Path:
 
 
 def tiled(frames: np.ndarray) -> np.ndarray:
-    """Pictures [N, H, W, 3] side by side, in full rows, the sheet about twice as wide as high."""
+    """Pictures [N, H, W, 3] in rows as full as can be, the sheet about twice as wide as high."""
     count, height, width, _ = frames.shape
     wide = math.sqrt(2 * count * height / width)
-    columns = min((n for n in range(1, count + 1) if count % n == 0), key=lambda n: abs(math.log(n / wide)))
+    near = [n for n in range(1, count + 1) if wide / 1.6 <= n <= wide * 1.6] or [count]
+    columns = min(near, key=lambda n: (-count % n, abs(math.log(n / wide))))
     rows = -(-count // columns)
     whole = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
     for i, frame in enumerate(frames):
