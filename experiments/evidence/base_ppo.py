@@ -1,23 +1,25 @@
 """PPO solves what it should, and a memory pays where observations hide something. Claims about our own base agent."""
 
-from experiments.evidence import Better, Claim, GreedyReturn, OnMostSeeds, Scale, Trained
+from experiments.evidence import Better, Claim, GreedyReturn, OnMostSeeds, Scale, Trained, TrainingReturn
 
 SCORE = GreedyReturn(episodes=16)
 MANY = GreedyReturn(episodes=64)  # where episodes differ much
 CONTINUOUS = {"num_envs": 32, "unroll": 32, "minibatches": 8, "epochs": 8, "lr": 5e-4, "normalise": True}
 CONTINUOUS |= {"entropy_weight": 0.0, "decay_frames": lambda scale: scale.steps}
 MASKED = {"num_envs": 16, "unroll": 128, "lr": 1e-3, "decay_frames": lambda scale: scale.steps}
+OWN_VIEW = "the agent's own view of 7 x 7 cells, one-hot"
+WIDE = {"num_envs": 128, "minibatches": 8}
 GRID = {"num_envs": 64, "unroll": 64, "lr": 1e-3, "decay_frames": lambda scale: scale.steps}
 
 
-def finds(task: str, level: float, steps: int, seeds: int, note: str, **settings) -> Claim:
+def finds(task: str, level: float, steps: int, seeds: int, note: str, score=MANY, **settings) -> Claim:
     """A claim that PPO reaches a level on most seeds of a grid that is drawn anew for each episode."""
     return Claim(
         id=f"ppo-{task}",
         claim=f"PPO reaches a return of {level:g} on {task} within {steps:,} steps.",
         environment=f"{task}: {note}",
-        metric=str(MANY),
-        arms={"ppo": Trained("ppo", task, MANY, {**GRID, **settings})},
+        metric=str(score),
+        arms={"ppo": Trained("ppo", task, score, {**GRID, **settings})},
         checks=(OnMostSeeds("ppo", level),),
         scales={
             "smoke": Scale(steps=16_384, seeds=2, points=4),
@@ -28,7 +30,9 @@ def finds(task: str, level: float, steps: int, seeds: int, note: str, **settings
 
 
 CLAIMS = (
-    finds("grid-doorkey-5x5", 0.9, 400_000, 8, "the agent's own view of 7 x 7 cells, one-hot; 250 steps"),
+    finds("grid-doorkey-5x5", 0.9, 300_000, 8, f"{OWN_VIEW}; 250 steps"),
+    # Its greedy policy, which has no memory, walks in circles in some rooms: what is scored is the policy that learns.
+    finds("grid-fourrooms", 0.5, 1_500_000, 5, f"{OWN_VIEW}; 100 steps", TrainingReturn(after=0.9), **WIDE),
     Claim(
         id="ppo-cartpole",
         claim="PPO reaches a return of 475 on CartPole within 500,000 steps.",
