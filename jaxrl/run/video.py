@@ -1,6 +1,7 @@
 """Pictures [T, H, W, 3] as files: a GIF, an MP4, or a sheet of some; each written whole or not at all."""
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,9 @@ def mp4(frames: np.ndarray, path: Path, fps: float) -> Path:
         writer = imageio_ffmpeg.write_frames(
             str(part), size, fps=fps, codec="libx264", macro_block_size=2, output_params=["-crf", "18", "-f", "mp4"]
         )
-        writer.send(None)
+        with warnings.catch_warnings():  # of forking where JAX has threads: the child becomes ffmpeg at once
+            warnings.simplefilter("ignore", RuntimeWarning)
+            writer.send(None)
         for frame in frames:
             writer.send(frame)
         writer.close()

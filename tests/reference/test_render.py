@@ -30,8 +30,8 @@ def drawn(id):
     env, caught = make(id), {}
 
     # The model is in the closure of the environment: what it draws from is caught where it passes.
-    def catch(model, state, *_, **__):
-        caught["c"] = model.c
+    def catch(c, *_, **__):
+        caught["c"] = c
         return np.zeros((1, 1, 3), np.uint8)
 
     original, pictures_of = pictures.picture, sys.modules["envs.render"]
