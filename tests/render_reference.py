@@ -13,11 +13,12 @@ def cast(c, data, view, shape):
     rays = np.stack(np.broadcast_arrays(slope * x[None, :], slope * y[:, None], -1.0), axis=-1).reshape(-1, 3)
     length = np.linalg.norm(rays, axis=1)
     ways = (rays / length[:, None]) @ np.float64(view.rotation).T
-    ids, far = np.zeros(len(rays), np.int32), np.zeros(len(rays))
     groups = np.array([1, 1, 1, 0, 0, 0], np.uint8)
-    mujoco.mj_multiRay(
-        c, data, np.float64(view.position), ways.ravel(), groups, 1, -1, ids, far, None, len(rays), mujoco.mjMAXVAL
-    )
+    # Ray by ray: `mj_multiRay` leaves out halves of some capsules (MuJoCo 3.17).
+    hit, ids, far = np.zeros(1, np.int32), np.full(len(rays), -1, np.int32), np.zeros(len(rays))
+    for i, way in enumerate(ways):
+        far[i] = mujoco.mj_ray(c, data, np.float64(view.position), way, groups, 1, -1, hit)
+        ids[i] = hit[0]
     depth = np.where(ids >= 0, far / length, np.inf)
     return depth.reshape(shape), ids.reshape(shape)
 

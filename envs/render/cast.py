@@ -86,9 +86,17 @@ def cylinder(o: Vector, d: Vector, dd: jax.Array, s: Vector) -> jax.Array:
 
 
 def ellipsoid(o: Vector, d: Vector, dd: jax.Array, s: Vector) -> jax.Array:
-    """The unit sphere, in a space where the half-axes are 1."""
+    """The unit sphere, in a space where the half-axes are 1.
+
+    From where the ray is nearest to the centre: for thin ones the camera is so far away in that space that of the
+    difference of squares in `_root` little would be left.
+    """
     o, d = tuple(x / y for x, y in zip(o, s)), tuple(x / y for x, y in zip(d, s))
-    return _root(_dot(d, d), _dot(o, d), _dot(o, o) - 1.0)
+    a = _dot(d, d)
+    middle = -_dot(o, d) / a
+    off = tuple(x + middle * y for x, y in zip(o, d))
+    t = middle - jnp.sqrt((1.0 - _dot(off, off)) / a)
+    return jnp.where(t > 0, t, NEVER)
 
 
 def box(o: Vector, d: Vector, dd: jax.Array, s: Vector) -> jax.Array:

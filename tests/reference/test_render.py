@@ -19,7 +19,7 @@ from tests.render_reference import cast, overlap, silhouettes
 
 pytestmark = pytest.mark.reference
 
-STATES, SHAPE = 8, (96, 96)
+STATES, SHAPE = 8, (192, 192)  # in fewer pixels the fish is all edge
 WITH_GL = "JAXRL_GL" in os.environ  # the name of a back end of MuJoCo, such as osmesa: needs libosmesa6
 
 
