@@ -56,6 +56,7 @@ def ours(settings: dict) -> Side:
 
 
 # Where packages keep their models of the control suite: XML files, for which none of their code is needed.
+PACKAGES = {"dm_control": "dm_control==1.0.50", "mujoco_playground": "playground==0.2.0"}
 FOLDERS = {"dm_control": "suite", "mujoco_playground": "_src/dm_control_suite/xmls"}
 
 
@@ -64,7 +65,7 @@ def foreign(settings: dict) -> physics.Model:
     package = settings["package"]
     found = importlib.util.find_spec(package)
     if found is None:
-        raise ImportError(f"{package} is not installed beside jaxrl")
+        raise ImportError(f"{package} is not installed: .venv/bin/pip install --no-deps {PACKAGES[package]}")
     folder = Path(found.submodule_search_locations[0]) / FOLDERS[package]
     c = mujoco.MjModel.from_xml_path(str(folder / f"{settings['model']}.xml"))
     c.opt.timestep = physics.load(settings["model"]).c.opt.timestep
