@@ -56,8 +56,8 @@ def ours(settings: dict) -> Side:
 
 
 # Where packages keep their models of the control suite: XML files, for which none of their code is needed.
-PACKAGES = {"dm_control": "dm_control==1.0.50", "mujoco_playground": "playground==0.2.0"}
 FOLDERS = {"dm_control": "suite", "mujoco_playground": "_src/dm_control_suite/xmls"}
+PACKAGES = {"dm_control": "dm_control==1.0.50", "mujoco_playground": "playground==0.2.0"}
 
 
 def foreign(settings: dict) -> physics.Model:
