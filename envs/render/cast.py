@@ -415,10 +415,12 @@ def _banded(band, scene, view, shape, samples=1, sky=None) -> jax.Array:
     rows, columns = samples * height, samples * width
     work = len(scene.size) * rows * columns
     bands = next((n for n in range(1, height) if height % n == 0 and work <= 2 * n * CACHED), height)
-    x = ((np.arange(columns) + 0.5) * 2 / columns - 1) * width / height
-    y = 1 - (np.arange(rows) + 0.5) * 2 / rows
-    cut = lambda grid: np.float32(grid).reshape(bands, -1)
-    x, y = (cut(grid) for grid in np.broadcast_arrays(x[None, :], y[:, None]))
+    # A pixel's n^2 rays stand on a turned grid, no two in one column or row: an edge that is upright or level has n^2
+    # shades to move through, not n.
+    row, column = np.indices((rows, columns))
+    x = (column + (row % samples + 0.5) / samples) * 2 / columns - 1
+    y = 1 - (row + ((-1 - column) % samples + 0.5) / samples) * 2 / rows
+    x, y = (np.float32(grid).reshape(bands, -1) for grid in (x * width / height, y))
     if sky is not None:
         sky = jnp.repeat(jnp.repeat(sky, samples, axis=0), samples, axis=1).reshape(bands, -1, 3)
 
