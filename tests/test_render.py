@@ -65,6 +65,17 @@ def ahead(x=0.0, y=-3.0, z=0.0, degrees=45.0):
     return View(jnp.array([x, y, z], jnp.float32), rotation, float(np.tan(np.deg2rad(degrees) / 2)))
 
 
+def test_an_upright_or_level_edge_crosses_a_pixel_in_as_many_shades_as_rays():
+    """No two of a pixel's four rays share a column or a row, so that none to four of them meet a plate."""
+    c = model('<geom type="box" size="0.5 0.001 0.5" rgba="1 0 0 1"/>')
+    drawn, at = scene(c), poses(scene(c), kinematics(c))
+    move = np.linspace(0.45, 0.55, 40, dtype=np.float32)  # the edge is at 0.5, the pixel 5 cm wide
+    look = lambda x, z: render(drawn, at, ahead(x, z=z, degrees=0.955), (1, 1), samples=2)[0, 0]
+    pixels_of = jax.jit(jax.vmap(look))
+    for x, z in ((move, 0 * move), (0 * move, move)):
+        assert len(np.unique(pixels_of(x, z), axis=0)) == 5
+
+
 def test_rays_worked_by_hand():
     bodies = [f'<body pos="{10 * i} 0 0"><geom {geom}/></body>' for i, (geom, *_) in enumerate(SHAPES)]
     c = model("".join(bodies))
