@@ -68,7 +68,7 @@ def mujoco_gl(settings: dict) -> Side:
 
     def window():
         for i in range(settings["units"]):
-            renderer.update_scene(datas[i % len(datas)], camera="side")
+            renderer.update_scene(datas[i % len(datas)], camera=0)
             state["image"] = renderer.render()
 
     return Side(settings["units"], lambda: None, window, lambda: bool(np.ptp(state["image"]) > 50))
