@@ -321,6 +321,7 @@ WIDE = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((2,), -2.0, 2.0), limi
     ("sac", WIDE, r"sac acts in \[-1, 1\].*scale_action"),
     ("ppo", WIDE, r"ppo acts in \[-1, 1\]"),
     ("stream_ac", WIDE, r"stream_ac acts in \[-1, 1\]"),
+    ("td3", DISCRETE, "td3 acts in continuous spaces"),
     ("drqv2", BOX, r"drqv2 learns from images.*--pixels"),
 ])  # fmt: skip
 def test_an_agent_refuses_spaces_it_cannot_act_in(name, specs, sentence):
@@ -352,7 +353,8 @@ def test_every_agent_in_the_table_builds_and_describes_itself():
 
     for name in AGENTS:
         module = importlib.import_module(AGENTS[name])
-        specs = {"sac": BOX, "drq": IMAGES, "drqv2": IMAGES}.get(name, DISCRETE)
+        boxes = dict.fromkeys(("sac", "td3", "redq", "droq"), BOX)
+        specs = {**boxes, "drq": IMAGES, "drqv2": IMAGES}.get(name, DISCRETE)
         assert "rules" in describe(module.recipe(specs, module.Config()).agent)
 
 

@@ -95,7 +95,7 @@ def test_clipped_value_loss(run):
 
 
 def test_soft_policy_and_temperature(run):
-    assert_allclose(run(policies.soft_policy_loss, s(-1), f(3, 5), s(0.2)), -3.2, rtol=1e-6)
+    assert_allclose(run(policies.soft_policy_loss, s(-1), s(3), s(0.2)), -3.2, rtol=1e-6)
     # entropy 0.5 below its target of 1: descending the loss raises log alpha
     gradient = jax.grad(policies.temperature_loss)(s(0), s(-0.5), 1.0)
     assert_allclose(gradient, -0.5)

@@ -5,6 +5,9 @@ The table holds names only, so that a command line can list and suggest agents w
 
 AGENTS = {
     "sac": "jaxrl.agents.sac",
+    "td3": "jaxrl.agents.td3",
+    "redq": "jaxrl.agents.redq",
+    "droq": "jaxrl.agents.droq",
     "ppo": "jaxrl.agents.ppo",
     "drq": "jaxrl.agents.drq",
     "drqv2": "jaxrl.agents.drqv2",

@@ -1,7 +1,7 @@
 """SAC: soft actor-critic with a learned temperature (Haarnoja et al. 2018a, 2018b).
 
 Twin critics with the minimum target, a tanh-normal actor, one update a step from uniform replay. The policy and its
-temperature share one sample and one backward pass. Not here: distributional or normalised critics, higher ratios.
+temperature share one sample and one backward pass. Its relatives are this with other critics: `redq`, `droq`, `drq`.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.common import at_least, continuous, within
-from jaxrl.core import Agent, BadInput, Recipe, Specs, adam, mean, minimise, track
+from jaxrl.core import Agent, BadInput, Key, PyTree, Recipe, Specs, adam, fold, mean, minimise, track
 from jaxrl.equations.distributions import tanh_normal_sample
 from jaxrl.equations.policies import soft_policy_loss, temperature_loss
 from jaxrl.equations.values import clipped_q_target
-from jaxrl.nets import MLP, ensemble, net
+from jaxrl.nets import MLP, Net, ensemble, net
 from jaxrl.sources import uniform
 
 
@@ -43,16 +43,44 @@ class Config:
             raise BadInput("alpha is 0; it must be above 0, as its logarithm is what is learned.")
 
 
-def build(specs: Specs, config: Config, mlp: Callable[..., Any] = MLP) -> Agent:
+# Streams of what a critic draws for itself, far from the keys that a batch of actions splits off.
+NOW, NEXT, JUDGED, CHOSEN = range(1 << 29, (1 << 29) + 4)
+
+
+def critics(specs: Specs, config: Config, mlp: Callable[..., Any] = MLP, n: int = 2) -> Net:
+    """`n` critics: `apply(parameters, obs [B, ...], action [B, dims], key) -> [n, B]`; these draw nothing."""
+    action = jax.ShapeDtypeStruct((continuous("sac", specs.action),), jnp.float32)
+    heads = ensemble(net(mlp(config.widths, 1), specs.observation, action), n)
+    return Net(heads.init, lambda parameters, obs, action, key: heads.apply(parameters, obs, action)[..., 0])
+
+
+def whole(target: PyTree, key: Key) -> PyTree:
+    return target
+
+
+def lowest(q: jax.Array) -> jax.Array:
+    return q.min(axis=0)
+
+
+def build(
+    specs: Specs,
+    config: Config,
+    mlp: Callable[..., Any] = MLP,
+    critic: Net | None = None,
+    drawn: Callable[[PyTree, Key], PyTree] = whole,
+    judge: Callable[[jax.Array], jax.Array] = lowest,
+) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1].
 
     Args:
         mlp: makes the networks' modules from hidden widths and the number of outputs.
+        critic: as `critics` makes them; None is two of `mlp`.
+        drawn: the members of the target critics whose least estimate an update bootstraps from.
+        judge: what the policy climbs, [n, B] -> [B], of all critics' estimates.
     """
     dims = continuous("sac", specs.action)
-    obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
-    actor = net(mlp(config.widths, 2 * dims), obs)
-    critic = ensemble(net(mlp(config.widths, 1), obs, action), 2)
+    actor = net(mlp(config.widths, 2 * dims), specs.observation)
+    critic = critic or critics(specs, config, mlp)
     target_entropy = -float(dims) if config.target_entropy is None else config.target_entropy
 
     def policy(parameters, obs):
@@ -65,34 +93,32 @@ def build(specs: Specs, config: Config, mlp: Callable[..., Any] = MLP) -> Agent:
         center, log_std = policy(parameters, obs)
         return jax.vmap(tanh_normal_sample)(jax.random.split(key, center.shape[0]), center, log_std)
 
-    def q(parameters, obs, action):
-        return critic.apply(parameters, obs, action)[..., 0]  # [2, B]
-
     def critic_loss(live, frozen, batch, key):
         action, log_prob = sample(frozen["actor"], batch["next_obs"], key)
-        q_next = q(frozen["target"], batch["next_obs"], action)
+        members = drawn(frozen["target"], fold(key, CHOSEN))
+        q_next = critic.apply(members, batch["next_obs"], action, fold(key, NEXT))
         bonus = -jnp.exp(frozen["log_alpha"]) * log_prob
         discount = config.gamma * batch["discount"]
         target = jax.vmap(clipped_q_target, in_axes=(0, 0, 1, 0))(batch["reward"], discount, q_next, bonus)
-        error = q(live["critic"], batch["obs"], batch["action"]) - target
+        error = critic.apply(live["critic"], batch["obs"], batch["action"], fold(key, NOW)) - target
         metrics = {"td_error": jnp.abs(error).mean(axis=0), "target": target}
         return mean((0.5 * error**2).sum(axis=0), batch), metrics
 
     def actor_loss(live, frozen, batch, key):
         action, log_prob = sample(live["actor"], batch["obs"], key)
-        q_new = q(frozen["critic"], batch["obs"], action)
+        q_new = judge(critic.apply(frozen["critic"], batch["obs"], action, fold(key, JUDGED)))
         alpha = jnp.exp(frozen["log_alpha"])
-        policy_term = jax.vmap(soft_policy_loss, in_axes=(0, 1, None))(log_prob, q_new, alpha)
+        policy_term = jax.vmap(soft_policy_loss, in_axes=(0, 0, None))(log_prob, q_new, alpha)
         constant = jax.lax.stop_gradient(log_prob)  # the temperature does not push the policy
         temperature_term = jax.vmap(lambda lp: temperature_loss(live["log_alpha"], lp, target_entropy))(constant)
         return mean(policy_term + temperature_term, batch), {"entropy": -log_prob, "alpha": alpha}
 
     def init(key):
         key_actor, key_critic = jax.random.split(key)
-        critics = critic.init(key_critic)
+        online = critic.init(key_critic)
         log_alpha = jnp.log(jnp.float32(config.alpha))
-        target = jax.tree.map(jnp.copy, critics)  # not the same buffers: the run is donated
-        return {"actor": actor.init(key_actor), "critic": critics, "target": target, "log_alpha": log_alpha}
+        target = jax.tree.map(jnp.copy, online)  # not the same buffers: the run is donated
+        return {"actor": actor.init(key_actor), "critic": online, "target": target, "log_alpha": log_alpha}
 
     def act(parts, memory, obs, ctx, explore):
         center, log_std = policy(parts["actor"], obs)

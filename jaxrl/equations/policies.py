@@ -30,10 +30,10 @@ def clipped_value_loss(
 
 
 def soft_policy_loss(
-    log_prob: Float[Array, ""], q: Float[Array, "critics"], alpha: float | Float[Array, ""]
+    log_prob: Float[Array, ""], q: Float[Array, ""], alpha: float | Float[Array, ""]
 ) -> Float[Array, ""]:
-    """alpha log pi(a|s) - min_i q_i(s, a), a loss of a reparameterised action  (Haarnoja et al. 2018b, eq. 7)."""
-    return alpha * log_prob - q.min()
+    """alpha log pi(a|s) - q(s, a), a loss of a reparameterised action  (Haarnoja et al. 2018b, eq. 7)."""
+    return alpha * log_prob - q
 
 
 def temperature_loss(

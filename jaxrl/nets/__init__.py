@@ -1,7 +1,7 @@
 """Network modules: the only room that imports flax. Agents see `init` and `apply` and nothing else of it."""
 
 from jaxrl.nets.conv import Conv, Trunk, TrunkMLP, side_after
-from jaxrl.nets.mlp import MLP, Net, ensemble, leaky_relu, net, orthogonal, sparse_uniform
+from jaxrl.nets.mlp import MLP, Net, drawing, ensemble, leaky_relu, net, orthogonal, sparse_uniform
 from jaxrl.nets.recurrent import MemoryNet, gru_net, mlp_net, unrolled
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Net",
     "Trunk",
     "TrunkMLP",
+    "drawing",
     "ensemble",
     "gru_net",
     "leaky_relu",

@@ -28,13 +28,35 @@ def net(module: nn.Module, *inputs: Any) -> Net:
     return Net(init, lambda parameters, *inputs: module.apply({"params": parameters}, *inputs))
 
 
+def drawing(module: nn.Module, *inputs: Any) -> Net:
+    """As `net`, of a module that draws whenever it is applied: `apply(parameters, key, *inputs)`."""
+
+    def init(key):
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
+        return module.init({"params": key, "dropout": key}, *zeros)["params"]
+
+    def apply(parameters, key, *inputs):
+        return module.apply({"params": parameters}, *inputs, rngs={"dropout": key})
+
+    return Net(init, apply)
+
+
 def ensemble(one: Net, size: int) -> Net:
-    """`size` independent copies: parameters and outputs lead with [size]; all members see the same inputs."""
+    """`size` independent copies: parameters and outputs lead with [size]. Fewer members' parameters give fewer outputs.
+
+    All members see the same inputs, but that a key among these is split, so that each draws for itself.
+    """
 
     def apply(parameters, *inputs: Any):
-        # Inputs are repeated rather than shared: XLA then multiplies batch by batch, without transposing the outputs.
-        repeated = jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), inputs)
-        return jax.vmap(one.apply)(parameters, *repeated)
+        members = jax.tree.leaves(parameters)[0].shape[0]
+
+        def each(x):
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+                return jax.random.split(x, members)
+            # Repeated, not shared: XLA then multiplies batch by batch, without transposing the outputs.
+            return jnp.broadcast_to(x, (members, *x.shape))
+
+        return jax.vmap(one.apply)(parameters, *jax.tree.map(each, inputs))
 
     return Net(lambda key: jax.vmap(one.init)(jax.random.split(key, size)), apply)
 
@@ -46,6 +68,8 @@ class MLP(nn.Module):
         widths: hidden widths.
         outputs: width of the linear output layer.
         norm: LayerNorm before each activation; 'plain' has no learned scale and shift, 'affine' has both.
+        dropout: share of the hidden units that are dropped before norm and activation, the others scaled up; above 0
+            the network draws (`drawing`).
         final_init: initialiser of the output layer; None uses `kernel_init`.
     """
 
@@ -53,6 +77,7 @@ class MLP(nn.Module):
     outputs: int
     activation: Callable = nn.relu
     norm: str | None = None
+    dropout: float = 0.0
     kernel_init: Callable = nn.initializers.lecun_normal()
     final_init: Callable | None = None
 
@@ -61,6 +86,8 @@ class MLP(nn.Module):
         x = jnp.concatenate(inputs, axis=-1)
         for width in self.widths:
             x = nn.Dense(width, kernel_init=self.kernel_init)(x)
+            if self.dropout:
+                x = nn.Dropout(self.dropout, deterministic=False)(x)
             if self.norm:
                 affine = self.norm == "affine"
                 x = nn.LayerNorm(epsilon=1e-5, use_scale=affine, use_bias=affine)(x)

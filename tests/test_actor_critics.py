@@ -1,0 +1,204 @@
+"""SAC's relatives: what each changes, by hand and against SAC itself, and a probe world that each must solve."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from envs.probes import probe
+from jaxrl.agents import droq, redq, sac, td3
+from jaxrl.core import BadInput, Box, Ctx, Specs
+from jaxrl.loop import evaluate, train
+from jaxrl.nets import MLP, drawing, ensemble
+
+KEY = jax.random.key(5)
+SPECS = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((2,)), limit=10)
+B = 16
+
+
+def batch():
+    keys = jax.random.split(KEY, 4)
+    obs, next_obs = (jax.random.normal(key, (B, 3)) for key in keys[:2])
+    action, reward = jax.random.uniform(keys[2], (B, 2), minval=-1), jax.random.normal(keys[3], (B,))
+    return {"obs": obs, "next_obs": next_obs, "action": action, "reward": reward, "discount": jnp.ones(B)}
+
+
+def updated(agent, updates=1, parts=None, names=None):
+    """The parts after that many updates of the agent's rules (or of those named) on one batch, and the metrics."""
+    rules = {name: agent.rules[name] for name in names or agent.rules}
+
+    def one(carry, i):
+        parts, states = carry
+        found = {}
+        for name, rule in rules.items():
+            ctx = Ctx(jax.random.fold_in(KEY, i), jnp.int32(0), i)
+            parts, new, found[name] = rule.update(parts, states[name], batch(), ctx)
+            states = {**states, name: new}
+        return (parts, states), found
+
+    def run(parts):
+        states = {name: rule.init(parts) for name, rule in rules.items()}
+        (parts, _), found = jax.lax.scan(one, (parts, states), jnp.arange(updates))
+        return parts, jax.tree.map(lambda x: x[-1], found)
+
+    return jax.jit(run)(agent.init(KEY) if parts is None else parts)
+
+
+def moved(a, b) -> bool:
+    return any((x != y).any() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+def constant(parts, values):
+    """The parts with target critics that answer `values`, one each, whatever they are asked."""
+    zeros = jax.tree.map(jnp.zeros_like, parts["target"])
+    zeros["Dense_1"]["bias"] = jnp.asarray(values, jnp.float32)[:, None]
+    return {**parts, "target": zeros}
+
+
+# --------------------------------------------------------------------------------------------------------------- TD3
+
+
+def test_td3_targets_by_hand():
+    """Critics of 3 and 5 after a reward of 1: 1 + .99 * 3, and the reward alone where the episode terminated."""
+    agent = td3.build(SPECS, td3.Config((8,)))
+    parts = constant(agent.init(KEY), [3.0, 5.0])
+    given = {**batch(), "reward": jnp.ones(B), "discount": jnp.ones(B).at[0].set(0)}
+    rule = agent.rules["critic"]
+    target = rule.loss(parts, parts, given, KEY)[1]["target"]
+    assert_allclose(target, [1.0, *[3.97] * (B - 1)], rtol=1e-6)
+
+
+def test_td3_moves_its_actor_and_targets_with_every_second_update():
+    agent = td3.build(SPECS, td3.Config((8,), lr=0.0))
+    start = agent.init(KEY)
+    ones = jax.tree.map(jnp.ones_like, start["critic"])
+    start |= {"critic": ones, "target": jax.tree.map(jnp.zeros_like, ones)}
+    parts, _ = updated(agent, 10, start)
+    assert_allclose(parts["target"]["Dense_0"]["kernel"], 1 - 0.995**5, rtol=1e-4)  # .02475: five moves, not ten
+    learning = td3.build(SPECS, td3.Config((8,)))
+    start = learning.init(KEY)
+    once, _ = updated(learning, 1, start)
+    twice, _ = updated(learning, 2, start)
+    assert moved(once["critic"], start["critic"]) and not moved(once["actor"], start["actor"])
+    assert moved(twice["actor"], start["actor"]) and moved(twice["actor_target"], start["actor_target"])
+
+
+def test_td3s_actor_climbs_the_first_critic_alone():
+    agent = td3.build(SPECS, td3.Config((8,), delay=1))
+    start = agent.init(KEY)
+    _, actor = agent.rules["actor"].around
+    slope = jax.grad(lambda critic: actor.loss(start, {**start, "critic": critic}, batch(), KEY)[0])(start["critic"])
+    for leaf in jax.tree.leaves(slope):
+        assert (leaf[0] != 0).any() and (leaf[1] == 0).all()
+
+
+# -------------------------------------------------------------------------------------------------------------- REDQ
+
+
+def test_redq_of_two_critics_is_sacs_critic():
+    """N = M = 2 and one update: the same parameters, bit for bit; only what the policy climbs differs."""
+    small = {"widths": (8,), "lr": 1e-3, "tau": 0.01, "alpha": 0.1}
+    ours = redq.build(SPECS, redq.Config(**small, ratio=1, critics=2, members=2))
+    base = sac.build(SPECS, sac.Config(**small))
+    start = base.init(KEY)
+    one, other = (updated(agent, 1, start, ("critic",))[0] for agent in (ours, base))
+    jax.tree.map(assert_array_equal, one["critic"], other["critic"])
+    assert moved(one["critic"], start["critic"])
+
+
+def test_redqs_target_is_the_least_of_a_random_pair():
+    """Ten critics that say 1 to 10: over all 45 pairs the least is 11/3 on average; and one pair serves a batch."""
+    agent = redq.build(SPECS, redq.Config((8,), alpha=1e-9, gamma=1.0))
+    parts = constant(agent.init(KEY), jnp.arange(1.0, 11))
+    given = {**batch(), "reward": jnp.zeros(B)}
+    target = lambda key: agent.rules["critic"].loss(parts, parts, given, key)[1]["target"]
+    found = jax.jit(lambda: jax.lax.map(target, jax.random.split(KEY, 1000)))()
+    assert_allclose(found, found[:, :1] * jnp.ones(B), atol=1e-5)
+    assert_allclose(found[:, 0].mean(), 11 / 3, atol=0.2)  # of 1000 draws, three standard errors
+    assert set(found[:, 0].round().astype(int).tolist()) == set(range(1, 10))
+
+
+def test_redqs_policy_learns_with_the_last_update_of_a_step():
+    agent = redq.build(SPECS, redq.Config((8,), ratio=5))
+    start = agent.init(KEY)
+    before, _ = updated(agent, 4, start)
+    after, found = updated(agent, 5, start)
+    assert not moved(before["actor"], start["actor"]) and moved(after["actor"], start["actor"])
+    assert before["log_alpha"] == start["log_alpha"] != after["log_alpha"]
+    assert found["critic"]["td_error"].shape == (B,)
+
+
+def test_redq_refuses_more_members_than_critics():
+    with pytest.raises(BadInput, match="members is 3, more than the 2 critics"):
+        redq.Config(critics=2, members=3)
+
+
+# -------------------------------------------------------------------------------------------------------------- DroQ
+
+
+def test_droqs_critics_draw_masks_of_their_own():
+    critic = droq.critics(SPECS, droq.Config((32,), dropout=0.5))
+    given, (key, other) = batch(), jax.random.split(KEY)
+    parameters = critic.init(KEY)
+    alike = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), parameters)  # two members of equal weights
+    q = lambda key: critic.apply(alike, given["obs"], given["action"], key)
+    assert_array_equal(q(key), q(key))
+    assert (q(key) != q(other)).all()
+    assert (q(key)[0] != q(key)[1]).all()
+
+
+def test_dropout_keeps_the_mean_and_rescales_the_rest():
+    """Ones through weights of one: half of the units are 0, the others 2."""
+    units = 4000
+    of = drawing(MLP((units,), 1, activation=lambda x: x, dropout=0.5), jnp.ones(1))
+    parameters = jax.tree.map(jnp.ones_like, of.init(KEY))
+    parameters["Dense_0"]["bias"] = jnp.zeros(units)
+    total = of.apply(parameters, KEY, jnp.ones(1))[0] - 1  # the output's bias
+    assert_allclose(total % 2, 0)
+    assert_allclose(total / units, 1, atol=0.08)  # 5 / sqrt(4000)
+    many = ensemble(of, 2)
+    both = many.apply(jax.tree.map(lambda x: jnp.stack([x, x]), parameters), KEY, jnp.ones(1))
+    assert both[0] != both[1]
+
+
+def test_droq_without_dropout_draws_nothing():
+    agent = droq.build(SPECS, droq.Config((8,), dropout=0.0, ratio=1))
+    critic = droq.critics(SPECS, droq.Config((8,), dropout=0.0))
+    given = batch()
+    q = lambda key: critic.apply(agent.init(KEY)["critic"], given["obs"], given["action"], key)
+    assert_array_equal(*(q(key) for key in jax.random.split(KEY)))
+
+
+# ------------------------------------------------------------------------------------------------------------ probes
+
+SMALL = {"widths": (32,), "lr": 5e-3, "gamma": 0.9, "tau": 0.1, "batch": 32, "capacity": 500, "warmup": 32}
+SOFT = {**SMALL, "alpha": 1e-3, "target_entropy": -9.0, "ratio": 2}
+PROBED = {
+    "td3": (td3, td3.Config(**SMALL, smoothing=0.0)),
+    "redq": (redq, redq.Config(**SOFT, critics=3)),
+    "droq": (droq, droq.Config(**SOFT, dropout=0.001)),
+}
+
+
+def solved(name: str, n: int):
+    """(greedy return, metrics) of an agent on a probe."""
+    module, config = PROBED[name]
+    env = probe(n, continuous=True)
+    env = replace(env, specs=replace(env.specs, limit=2))
+    recipe = module.recipe(env.specs, config)
+    how = {name: getattr(recipe, name) for name in ("num_envs", "unroll", "ratio", "warmup", "starts")}
+
+    def both(key):
+        run, metrics = train(env, recipe.agent, recipe.source, key, steps=800, **how)
+        return evaluate(env, recipe.agent, run.parts, key, 32)["return"].mean(), metrics
+
+    return jax.jit(both)(KEY)
+
+
+@pytest.mark.parametrize("name", PROBED)
+def test_the_right_action_depends_on_what_is_seen(name):
+    score, metrics = solved(name, 5)
+    assert score > 0.95
+    assert jnp.isfinite(metrics["critic/td_error"][-1])
