@@ -354,6 +354,7 @@ class Descent(Rule):
     loss: Loss | None = None
     tx: optax.GradientTransformation | None = None
     signals: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
 
 
 def minimise(
@@ -362,30 +363,34 @@ def minimise(
     wrt: str | Iterable[str],
     reads: str | Iterable[str] = (),
     signals: Iterable[str] = (),
+    sets: str | Iterable[str] = (),
 ) -> Descent:
     """A gradient step on the parts named in `wrt`, which descends `loss`.
 
     `live` holds the parts in `wrt`; `frozen` holds those in `wrt` and `reads`, as constants, and no other: what a loss
     looks at is written where the rule is made. `signals` are metrics of the loss handed to the optimiser
     as keyword arguments (streaming traces need the TD error); every optimiser is also offered `frames`, the clock,
-    which `by_frames` uses.
+    which `by_frames` uses. `sets` are further parts, which the loss sees as frozen and whose new values it hands over
+    among its metrics, under their names (the running statistics of a normaliser).
     """
-    wrt, reads, signals = names(wrt), names(reads), tuple(signals)
+    wrt, reads, signals, sets = names(wrt), names(reads), tuple(signals), names(sets)
     tx = optax.with_extra_args_support(tx)
 
     def init(parts):
         return tx.init({name: parts[name] for name in wrt})
 
     def update(parts, state, batch, ctx):
-        frozen = _Declared({name: parts[name] for name in (*wrt, *reads)})
+        frozen = _Declared({name: parts[name] for name in (*wrt, *sets, *reads)})
         live = {name: parts[name] for name in wrt}
         objective = lambda live: loss(_Declared(live), frozen, batch, ctx.key)
         (value, metrics), gradients = jax.value_and_grad(objective, has_aux=True)(live)
         extra = {name: metrics[name] for name in signals}
         steps, state = tx.update(gradients, state, live, frames=ctx.step, **extra)
-        return parts | optax.apply_updates(live, steps), state, {"loss": value, **metrics}
+        new = {name: metrics.pop(name) for name in sets}
+        return parts | optax.apply_updates(live, steps) | new, state, {"loss": value, **metrics}
 
-    return Descent(init, update, tuple(dict.fromkeys((*wrt, *reads))), wrt, None, loss, tx, signals)
+    read = tuple(dict.fromkeys((*wrt, *sets, *reads)))
+    return Descent(init, update, read, (*wrt, *sets), None, loss, tx, signals, sets)
 
 
 def also(rule: Rule, *losses: Loss, wrt: str | Iterable[str] = (), reads: str | Iterable[str] = ()) -> Rule:
@@ -398,8 +403,8 @@ def also(rule: Rule, *losses: Loss, wrt: str | Iterable[str] = (), reads: str | 
         return wrap(also(inner, *losses, wrt=wrt, reads=reads))
     if not isinstance(rule, Descent):
         raise BadInput("also(...) adds a loss to a rule that minimise made, and there is none in this one.")
-    everything = tuple(dict.fromkeys((*rule.writes, *names(wrt))))
-    return minimise(add(rule.loss, *losses), rule.tx, everything, (*rule.reads, *names(reads)), rule.signals)
+    everything = tuple(dict.fromkeys(name for name in (*rule.writes, *names(wrt)) if name not in rule.sets))
+    return minimise(add(rule.loss, *losses), rule.tx, everything, (*rule.reads, *names(reads)), rule.signals, rule.sets)
 
 
 # Streams of their own for `add` and `on`. `split(key, n)[i]` is `fold_in(key, i)`, so that small numbers would meet the

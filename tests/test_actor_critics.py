@@ -4,14 +4,16 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from envs.probes import probe
-from jaxrl.agents import droq, redq, sac, td3
+from jaxrl.agents import crossq, droq, redq, sac, td3
 from jaxrl.core import BadInput, Box, Ctx, Specs
 from jaxrl.loop import evaluate, train
-from jaxrl.nets import MLP, drawing, ensemble
+from jaxrl.nets import MLP, drawing, ensemble, normed
+from jaxrl.nets.norm import BatchRenorm
 
 KEY = jax.random.key(5)
 SPECS = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((2,)), limit=10)
@@ -171,6 +173,55 @@ def test_droq_without_dropout_draws_nothing():
     assert_array_equal(*(q(key) for key in jax.random.split(KEY)))
 
 
+# ------------------------------------------------------------------------------------------------------------ CrossQ
+
+
+def renormed(warmup, passes, mean=0.0, var=1.0):
+    """A normaliser of one feature with running statistics of that kind, as `train(x)` and `apply(x)`."""
+    made = normed(BatchRenorm(warmup=warmup), jnp.zeros((4, 1)))
+    parameters, running = made.init(KEY)
+    running = {"mean": running["mean"] + mean, "var": jnp.full(1, var), "passes": jnp.int32(passes)}
+    return lambda x: made.train(parameters, running, x), lambda x: made.apply(parameters, running, x)
+
+
+def test_batch_renormalisation_by_hand():
+    x = jnp.array([-1.0, 1.0, -1.0, 1.0])[:, None] * (1 - 1e-3) ** 0.5  # with epsilon its variance is 1
+    plain, new = renormed(10, 0)[0](x)
+    assert_allclose(plain, x, atol=1e-6)
+    assert_allclose([new["mean"][0], new["var"][0]], [0, 0.99 + 0.01 * (1 - 1e-3)], atol=1e-6)
+    assert new["passes"] == 1
+    assert_allclose(renormed(10, 10, var=0.25 - 1e-3)[0](x)[0], 2 * x, atol=1e-5)  # r = 2
+    assert_allclose(renormed(10, 10, var=0.01 - 1e-3)[0](x)[0], 3 * x, atol=1e-5)  # r = 10, bounded
+    assert_allclose(renormed(10, 10, mean=-9.0, var=1 - 1e-3)[0](x)[0], x + 5, atol=1e-5)  # d = 9, bounded
+    assert_allclose(renormed(10, 10, mean=1.0, var=4 - 1e-3)[1](jnp.ones(1)), [0], atol=1e-6)  # single inputs
+    assert_allclose(renormed(10, 0)[0](jnp.ones((4, 1)))[0], jnp.zeros((4, 1)))  # nothing varies: no NaN
+
+
+def test_what_is_seen_and_what_comes_next_share_statistics():
+    """With s' = s and a' = a both halves are one; with s' far away, neither half alone has mean 0."""
+    made = normed(BatchRenorm(), jnp.zeros((4, 1)))
+    parameters, running = made.init(KEY)
+    x = jax.random.normal(KEY, (8, 1))
+    same, _ = made.train(parameters, running, jnp.concatenate([x, x]))
+    assert_array_equal(same[:8], same[8:])
+    apart, _ = made.train(parameters, running, jnp.concatenate([x, x + 10]))
+    assert_allclose(apart.mean(), 0, atol=1e-6)
+    assert jnp.abs(apart[:8].mean()) > 0.9
+
+
+def test_crossq_keeps_statistics_and_delays_its_actor():
+    agent = crossq.build(SPECS, crossq.Config((8,), critic_widths=(8,)))
+    start = agent.init(KEY)
+    parts, _ = updated(agent, 9, start)
+    passes = lambda part: set(np.ravel(parts[part]["BatchRenorm_0"]["passes"]).tolist())
+    assert passes("critic_running") == {9} and passes("actor_running") == {3}
+    assert moved(parts["critic"], start["critic"]) and "target" not in parts
+    # The first normaliser sees what is seen and what comes next: 1 - .99^9 of their mean.
+    given = batch()
+    mean = jnp.concatenate([given["obs"], given["next_obs"]]).mean(axis=0)
+    assert_allclose(parts["critic_running"]["BatchRenorm_0"]["mean"][:, :3], [(1 - 0.99**9) * mean] * 2, rtol=1e-4)
+
+
 # ------------------------------------------------------------------------------------------------------------ probes
 
 SMALL = {"widths": (32,), "lr": 5e-3, "gamma": 0.9, "tau": 0.1, "batch": 32, "capacity": 500, "warmup": 32}
@@ -179,6 +230,7 @@ PROBED = {
     "td3": (td3, td3.Config(**SMALL, smoothing=0.0)),
     "redq": (redq, redq.Config(**SOFT, critics=3)),
     "droq": (droq, droq.Config(**SOFT, dropout=0.001)),
+    "crossq": (crossq, crossq.Config(**SOFT, critic_widths=(32,))),
 }
 
 

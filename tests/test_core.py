@@ -126,6 +126,20 @@ def test_also_reaches_through_what_wraps_a_rule():
         also(track("w", "target", 0.1), pull)
 
 
+def test_a_loss_hands_over_what_it_has_set():
+    """A counter beside the gradient step: seen frozen, its new value no metric any more; `also` keeps that."""
+
+    def counted(live, frozen, batch, key):
+        value, metrics = square(live, frozen, batch, key)
+        return value, {**metrics, "seen": frozen["seen"] + 1}
+
+    rule = minimise(counted, optax.sgd(0.1), "w", sets="seen")
+    assert rule.writes == ("w", "seen") and "seen" in rule.reads
+    for one in (rule, also(rule, pull)):
+        parts, _, metrics = step(one, {**PARTS, "seen": jnp.int32(3)})
+        assert parts["seen"] == 4 and "seen" not in metrics
+
+
 def test_chain_of_one_is_the_one():
     rule = minimise(square, adam(0.1), "w")
     one, _, m1 = step(rule)

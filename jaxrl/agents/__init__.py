@@ -8,6 +8,7 @@ AGENTS = {
     "td3": "jaxrl.agents.td3",
     "redq": "jaxrl.agents.redq",
     "droq": "jaxrl.agents.droq",
+    "crossq": "jaxrl.agents.crossq",
     "ppo": "jaxrl.agents.ppo",
     "drq": "jaxrl.agents.drq",
     "drqv2": "jaxrl.agents.drqv2",

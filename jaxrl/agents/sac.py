@@ -62,6 +62,26 @@ def lowest(q: jax.Array) -> jax.Array:
     return q.min(axis=0)
 
 
+def gaussian(output: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and log standard deviation, within [-5, 2], before the tanh: each [..., dims], of an actor's output."""
+    center, spread = jnp.split(output, 2, axis=-1)
+    return center, -5 + 3.5 * (jnp.tanh(spread) + 1)
+
+
+def drawn_actions(output: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
+    """A reparameterised action [B, dims] and its log-probability [B] for each of an actor's outputs [B, 2 dims]."""
+    return jax.vmap(tanh_normal_sample)(jax.random.split(key, output.shape[0]), *gaussian(output))
+
+
+def soft_objective(live, frozen, batch, log_prob, q, target_entropy) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What policy and temperature descend together: both through `log_prob` [B], the policy through `q` [B] too."""
+    alpha = jnp.exp(frozen["log_alpha"])
+    policy_term = jax.vmap(soft_policy_loss, in_axes=(0, 0, None))(log_prob, q, alpha)
+    constant = jax.lax.stop_gradient(log_prob)  # the temperature does not push the policy
+    temperature_term = jax.vmap(lambda lp: temperature_loss(live["log_alpha"], lp, target_entropy))(constant)
+    return mean(policy_term + temperature_term, batch), {"entropy": -log_prob, "alpha": alpha}
+
+
 def build(
     specs: Specs,
     config: Config,
@@ -83,18 +103,8 @@ def build(
     critic = critic or critics(specs, config, mlp)
     target_entropy = -float(dims) if config.target_entropy is None else config.target_entropy
 
-    def policy(parameters, obs):
-        """Mean and log standard deviation before the tanh, each [..., dims]; the latter kept within [-5, 2]."""
-        center, spread = jnp.split(actor.apply(parameters, obs), 2, axis=-1)
-        return center, -5 + 3.5 * (jnp.tanh(spread) + 1)
-
-    def sample(parameters, obs, key):
-        """A reparameterised action [B, dims] and its log-probability [B] for each observation [B]."""
-        center, log_std = policy(parameters, obs)
-        return jax.vmap(tanh_normal_sample)(jax.random.split(key, center.shape[0]), center, log_std)
-
     def critic_loss(live, frozen, batch, key):
-        action, log_prob = sample(frozen["actor"], batch["next_obs"], key)
+        action, log_prob = drawn_actions(actor.apply(frozen["actor"], batch["next_obs"]), key)
         members = drawn(frozen["target"], fold(key, CHOSEN))
         q_next = critic.apply(members, batch["next_obs"], action, fold(key, NEXT))
         bonus = -jnp.exp(frozen["log_alpha"]) * log_prob
@@ -105,13 +115,9 @@ def build(
         return mean((0.5 * error**2).sum(axis=0), batch), metrics
 
     def actor_loss(live, frozen, batch, key):
-        action, log_prob = sample(live["actor"], batch["obs"], key)
-        q_new = judge(critic.apply(frozen["critic"], batch["obs"], action, fold(key, JUDGED)))
-        alpha = jnp.exp(frozen["log_alpha"])
-        policy_term = jax.vmap(soft_policy_loss, in_axes=(0, 0, None))(log_prob, q_new, alpha)
-        constant = jax.lax.stop_gradient(log_prob)  # the temperature does not push the policy
-        temperature_term = jax.vmap(lambda lp: temperature_loss(live["log_alpha"], lp, target_entropy))(constant)
-        return mean(policy_term + temperature_term, batch), {"entropy": -log_prob, "alpha": alpha}
+        action, log_prob = drawn_actions(actor.apply(live["actor"], batch["obs"]), key)
+        q = judge(critic.apply(frozen["critic"], batch["obs"], action, fold(key, JUDGED)))
+        return soft_objective(live, frozen, batch, log_prob, q, target_entropy)
 
     def init(key):
         key_actor, key_critic = jax.random.split(key)
@@ -121,7 +127,7 @@ def build(
         return {"actor": actor.init(key_actor), "critic": online, "target": target, "log_alpha": log_alpha}
 
     def act(parts, memory, obs, ctx, explore):
-        center, log_std = policy(parts["actor"], obs)
+        center, log_std = gaussian(actor.apply(parts["actor"], obs))
         action = tanh_normal_sample(ctx.key, center, log_std)[0] if explore else jnp.tanh(center)
         return action, memory, {}
 

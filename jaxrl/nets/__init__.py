@@ -2,6 +2,7 @@
 
 from jaxrl.nets.conv import Conv, Trunk, TrunkMLP, side_after
 from jaxrl.nets.mlp import MLP, Net, drawing, ensemble, leaky_relu, net, orthogonal, sparse_uniform
+from jaxrl.nets.norm import NormedMLP, NormedNet, normed, normed_ensemble
 from jaxrl.nets.recurrent import MemoryNet, gru_net, mlp_net, unrolled
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "Conv",
     "MemoryNet",
     "Net",
+    "NormedMLP",
+    "NormedNet",
     "Trunk",
     "TrunkMLP",
     "drawing",
@@ -17,6 +20,8 @@ __all__ = [
     "leaky_relu",
     "mlp_net",
     "net",
+    "normed",
+    "normed_ensemble",
     "orthogonal",
     "side_after",
     "sparse_uniform",

@@ -1,0 +1,111 @@
+"""Normalisation over the batch, with running statistics kept apart from the parameters that gradients move."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxrl.core import Key, PyTree
+
+
+class NormedNet(NamedTuple):
+    """A network with running statistics: `init(key) -> (parameters, running)`.
+
+    `train(parameters, running, *inputs [B, ...]) -> (output, new running)` normalises by the batch's statistics;
+    `apply(parameters, running, *inputs)` by the running ones, for single inputs too.
+    """
+
+    init: Callable[[Key], tuple[PyTree, PyTree]]
+    train: Callable[..., tuple[Any, PyTree]]
+    apply: Callable[..., Any]
+
+
+def normed(module: nn.Module, *inputs: Any) -> NormedNet:
+    """The functions of a module whose `__call__(*inputs, train)` keeps a collection 'running'."""
+
+    def init(key):
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
+        made = module.init(key, *zeros, train=False)
+        return made["params"], made["running"]
+
+    def train(parameters, running, *inputs):
+        together = {"params": parameters, "running": running}
+        output, new = module.apply(together, *inputs, train=True, mutable=["running"])
+        return output, new["running"]
+
+    def apply(parameters, running, *inputs):
+        return module.apply({"params": parameters, "running": running}, *inputs, train=False)
+
+    return NormedNet(init, train, apply)
+
+
+def normed_ensemble(one: NormedNet, size: int) -> NormedNet:
+    """`size` independent copies, each with statistics of its own: all but the inputs lead with [size]."""
+    repeated = lambda inputs: jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), inputs)
+    return NormedNet(
+        lambda key: jax.vmap(one.init)(jax.random.split(key, size)),
+        lambda parameters, running, *inputs: jax.vmap(one.train)(parameters, running, *repeated(inputs)),
+        lambda parameters, running, *inputs: jax.vmap(one.apply)(parameters, running, *repeated(inputs)),
+    )
+
+
+class BatchRenorm(nn.Module):
+    """(x - mean) / std over the batch, bent towards the running statistics once these are known  (Ioffe 2017).
+
+    The first `warmup` passes in training are plain batch normalisation; after these the gradient-free
+    r = std / running std and d = (mean - running mean) / running std, within bounds, make training's output what
+    the running statistics would give. Scale and shift are learned.
+
+    Attributes:
+        momentum: what the running statistics keep of themselves at each pass.
+        r_max, d_max: bounds of r, in [1 / r_max, r_max], and of d, in [-d_max, d_max].
+    """
+
+    momentum: float = 0.99
+    epsilon: float = 1e-3
+    warmup: int = 100_000
+    r_max: float = 3.0
+    d_max: float = 5.0
+
+    @nn.compact
+    def __call__(self, x, train):
+        features = x.shape[-1:]
+        mean = self.variable("running", "mean", jnp.zeros, features)
+        var = self.variable("running", "var", jnp.ones, features)
+        passes = self.variable("running", "passes", jnp.zeros, (), jnp.int32)
+        scale, shift = (
+            self.param(name, make, features)
+            for name, make in (("scale", nn.initializers.ones), ("shift", nn.initializers.zeros))
+        )
+        usual = jnp.sqrt(var.value + self.epsilon)
+        if not train:
+            return (x - mean.value) / usual * scale + shift
+        now_mean, now_var = x.mean(axis=0), x.var(axis=0)
+        std = jnp.sqrt(now_var + self.epsilon)
+        known = passes.value >= self.warmup
+        r = jnp.where(known, jnp.clip(std / usual, 1 / self.r_max, self.r_max), 1.0)
+        d = jnp.where(known, jnp.clip((now_mean - mean.value) / usual, -self.d_max, self.d_max), 0.0)
+        r, d = jax.lax.stop_gradient((r, d))
+        if not self.is_initializing():
+            keep = lambda old, new: self.momentum * old + (1 - self.momentum) * jax.lax.stop_gradient(new)
+            mean.value, var.value = keep(mean.value, now_mean), keep(var.value, now_var)
+            passes.value += 1
+        return ((x - now_mean) / std * r + d) * scale + shift
+
+
+class NormedMLP(nn.Module):
+    """Normalise, then dense layers, each with an activation and a normaliser after it; inputs are concatenated."""
+
+    widths: Sequence[int]
+    outputs: int
+    warmup: int = 100_000
+    activation: Callable = nn.relu
+
+    @nn.compact
+    def __call__(self, *inputs, train):
+        x = BatchRenorm(warmup=self.warmup)(jnp.concatenate(inputs, axis=-1), train)
+        for width in self.widths:
+            x = BatchRenorm(warmup=self.warmup)(self.activation(nn.Dense(width)(x)), train)
+        return nn.Dense(self.outputs)(x)
