@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxrl.equations import distributions, policies, returns, values
+from jaxrl.equations import categorical, distributions, policies, returns, values
 
 f = lambda *xs: jnp.array(xs, jnp.float32)
 s = jnp.float32
@@ -145,3 +145,68 @@ def test_shapes_are_checked():
 
     with pytest.raises(TypeCheckError):
         returns.gae(f(1, 1), f(1, 1, 1), f(1, 1), f(1, 1), 0.9)
+
+
+def test_two_hot(run):
+    bins = f(-1, 0, 2)
+    for x, weights in [
+        (0.5, (0, 0.75, 0.25)),
+        (-0.25, (0.25, 0.75, 0)),
+        (0, (0, 1, 0)),
+        (9, (0, 0, 1)),
+        (-9, (1, 0, 0)),
+    ]:
+        assert_allclose(run(categorical.two_hot, s(x), bins), weights, atol=1e-6)
+    # Symexp bins of MR.Q: the weights are linear in the reward, not in its logarithm.
+    wide = categorical.symexp(jnp.linspace(-10, 10, 65))
+    weights = run(categorical.two_hot, s(1), wide)
+    assert_allclose(weights[34:36], [0.8078, 0.1922], atol=1e-4)
+    assert_allclose(weights @ wide, 1, rtol=1e-5)
+    assert run(categorical.two_hot, s(0), wide)[32] == 1
+
+
+def test_symlog_and_its_inverse(run):
+    x = f(-100, -1, 0, 0.5, 1000)
+    assert_allclose(run(categorical.symlog, f(-1, 0, jnp.e - 1)), [-jnp.log(2.0), 0, 1], rtol=1e-6)
+    assert_allclose(run(categorical.symexp, categorical.symlog(x)), x, rtol=1e-5)
+
+
+def test_projection_of_a_value_distribution(run):
+    bins = jnp.linspace(-5, 5, 101)
+    at = lambda value: jax.nn.one_hot(round((value + 5) * 10), 101)
+    for value, where in [(0.25, (52, 53)), (1.35, (63, 64)), (7.0, (100,))]:
+        got = run(categorical.projected, value + 0 * bins, at(0), bins)
+        assert_allclose(got[jnp.array(where)], jnp.full(len(where), 1 / len(where)), atol=1e-4)
+        assert_allclose(got.sum(), 1, rtol=1e-5)
+
+
+def test_projection_against_brute_force():
+    """Algorithm 1 of Bellemare et al. 2017, in plain Python."""
+    rng = np.random.default_rng(0)
+    bins, p = np.linspace(-2, 2, 9), rng.dirichlet(np.ones(9))
+    targets, wanted = 0.7 + 0.9 * bins, np.zeros(9)
+    for weight, value in zip(p, targets):
+        b = (np.clip(value, -2, 2) + 2) / 0.5
+        low, high = int(np.floor(b)), int(np.ceil(b))
+        wanted[low] += weight * (high - b if high > low else 1)
+        wanted[high] += weight * (b - low)
+    got = categorical.projected(
+        jnp.asarray(targets, jnp.float32), jnp.asarray(p, jnp.float32), jnp.asarray(bins, jnp.float32)
+    )
+    assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_categorical_loss_and_mean(run):
+    logits = jnp.log(f(0.5, 0.25, 0.25))
+    assert_allclose(run(categorical.cross_entropy, logits, f(0, 1, 0)), jnp.log(4.0), rtol=1e-6)
+    assert_allclose(run(categorical.expected, logits, f(-1, 0, 3)), 0.25, rtol=1e-5)
+
+
+def test_quantile_huber(run):
+    assert_allclose(run(categorical.quantile_huber, f(0), f(2)), 0.75)  # tau .5: .5 * 1.5
+    assert_allclose(run(categorical.quantile_huber, f(0), f(0.5)), 0.0625)
+    # Two quantiles, tau .25 and .75, two targets: mean over targets of the sum over quantiles.
+    # d = 3, -1 for both: (.25 + .75) 2.5 = 2.5, (.75 + .25) .5 = .5
+    assert_allclose(run(categorical.quantile_huber, f(0, 0), f(3, -1)), 1.5)
+    # tau .25, d = -1: .75 * .5; tau .75 at the target itself: 0
+    assert_allclose(run(categorical.quantile_huber, f(1, 0), f(0)), 0.375)
