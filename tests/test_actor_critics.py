@@ -9,10 +9,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from envs.probes import probe
-from jaxrl.agents import crossq, droq, redq, sac, td3
+from jaxrl.agents import crossq, droq, redq, sac, simba_v2, td3
 from jaxrl.core import BadInput, Box, Ctx, Specs
 from jaxrl.loop import evaluate, train
-from jaxrl.nets import MLP, drawing, ensemble, normed
+from jaxrl.nets import MLP, HyperNet, drawing, ensemble, net, normed, unit_columns
 from jaxrl.nets.norm import BatchRenorm
 
 KEY = jax.random.key(5)
@@ -222,6 +222,56 @@ def test_crossq_keeps_statistics_and_delays_its_actor():
     assert_allclose(parts["critic_running"]["BatchRenorm_0"]["mean"][:, :3], [(1 - 0.99**9) * mean] * 2, rtol=1e-4)
 
 
+# ----------------------------------------------------------------------------------------------------------- SimbaV2
+
+
+def shapes(module, *sizes):
+    made = net(module, *(jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes))
+    return jax.eval_shape(made.init, KEY)
+
+
+def test_simba_v2_is_of_the_papers_size():
+    """|s| = 67, |A| = 21: the counts of the authors' code, and the starts of its scalers."""
+    count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+    assert count(shapes(HyperNet(512, 2, 101), 67, 21)) == 4_559_973
+    assert count(shapes(HyperNet(128, 1, 21, heads=2), 67)) == 178_986
+    start = net(HyperNet(8, 2, 3), jnp.zeros(4)).init(KEY)
+    # 1 / (L + 1) is what the interpolation begins with; what is stored is its scale
+    assert_allclose(start["Scaler_2"]["scale"], 8**-0.5)
+    assert_allclose(start["Scaler_0"]["scale"], 0.5)
+    assert_allclose(start["Scaler_1"]["scale"], 0.25)
+
+
+def test_simba_v2_stays_on_the_sphere():
+    agent = simba_v2.build(SPECS, simba_v2.Config((8, 8), critics=2, lr=1e-2))
+    start = agent.init(KEY)
+    parts, found = updated(agent, 5, start)
+    kernels = lambda tree: [x for path, x in jax.tree_util.tree_leaves_with_path(tree) if "kernel" in str(path[-1])]
+    for part in ("actor", "critic"):
+        assert moved(parts[part], start[part])
+        for kernel in kernels(parts[part]):
+            assert_allclose(jnp.linalg.norm(kernel, axis=-2), 1, atol=1e-5)
+    norms = [jnp.linalg.norm(kernel, axis=-2) for kernel in kernels(parts["target"])]  # between points of the sphere
+    assert all((x <= 1 + 1e-5).all() for x in norms) and any((x < 1 - 1e-6).any() for x in norms)
+    scaler = parts["critic"]["Scaler_0"]["scale"]
+    assert_array_equal(unit_columns(parts["critic"])["Scaler_0"]["scale"], scaler)  # no kernel, untouched
+    assert jnp.isfinite(found["critic"]["loss"])
+
+
+def test_rewards_are_scaled_to_keep_returns_within_the_bins():
+    """Reward 1 for ever is worth 100 at .99: scaled by 20, the largest return seen over the outermost bin."""
+    agent = simba_v2.build(SPECS, simba_v2.Config((4, 4)))
+    rule = agent.observe["reward_norm"]
+    parts = agent.init(KEY)
+    long = {"reward": jnp.ones((3000, 1)), "end": jnp.zeros((3000, 1), bool)}
+    parts, _, _ = jax.jit(rule.update)(parts, rule.init(parts), long, Ctx(KEY, jnp.int32(0)))
+    assert_allclose(parts["peak"], 100, rtol=1e-3)
+    given = {**batch(), "reward": jnp.ones(B), "discount": jnp.zeros(B)}
+    # Where an episode ends the target is the reward alone.
+    _, _, found = agent.rules["critic"].update(parts, agent.rules["critic"].init(parts), given, Ctx(KEY, jnp.int32(0)))
+    assert_allclose(found["target"], 0.05, rtol=1e-3)
+
+
 # ------------------------------------------------------------------------------------------------------------ probes
 
 SMALL = {"widths": (32,), "lr": 5e-3, "gamma": 0.9, "tau": 0.1, "batch": 32, "capacity": 500, "warmup": 32}
@@ -230,6 +280,7 @@ PROBED = {
     "td3": (td3, td3.Config(**SMALL, smoothing=0.0)),
     "redq": (redq, redq.Config(**SOFT, critics=3)),
     "droq": (droq, droq.Config(**SOFT, dropout=0.001)),
+    "simba_v2": (simba_v2, simba_v2.Config(**{**SOFT, "widths": (16, 16), "blocks": (1, 1)})),
     "crossq": (crossq, crossq.Config(**SOFT, critic_widths=(32,))),
 }
 

@@ -9,6 +9,7 @@ AGENTS = {
     "redq": "jaxrl.agents.redq",
     "droq": "jaxrl.agents.droq",
     "crossq": "jaxrl.agents.crossq",
+    "simba_v2": "jaxrl.agents.simba_v2",
     "ppo": "jaxrl.agents.ppo",
     "drq": "jaxrl.agents.drq",
     "drqv2": "jaxrl.agents.drqv2",

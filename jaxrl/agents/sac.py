@@ -86,6 +86,7 @@ def build(
     specs: Specs,
     config: Config,
     mlp: Callable[..., Any] = MLP,
+    actor: Net | None = None,
     critic: Net | None = None,
     drawn: Callable[[PyTree, Key], PyTree] = whole,
     judge: Callable[[jax.Array], jax.Array] = lowest,
@@ -94,12 +95,13 @@ def build(
 
     Args:
         mlp: makes the networks' modules from hidden widths and the number of outputs.
+        actor: `apply(parameters, obs [..., ...]) -> [..., 2 dims]`; None is one of `mlp`.
         critic: as `critics` makes them; None is two of `mlp`.
         drawn: the members of the target critics whose least estimate an update bootstraps from.
         judge: what the policy climbs, [n, B] -> [B], of all critics' estimates.
     """
     dims = continuous("sac", specs.action)
-    actor = net(mlp(config.widths, 2 * dims), specs.observation)
+    actor = actor or net(mlp(config.widths, 2 * dims), specs.observation)
     critic = critic or critics(specs, config, mlp)
     target_entropy = -float(dims) if config.target_entropy is None else config.target_entropy
 

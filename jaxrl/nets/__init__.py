@@ -1,6 +1,7 @@
 """Network modules: the only room that imports flax. Agents see `init` and `apply` and nothing else of it."""
 
 from jaxrl.nets.conv import Conv, Trunk, TrunkMLP, side_after
+from jaxrl.nets.hyper import HyperNet, unit_columns
 from jaxrl.nets.mlp import MLP, Net, drawing, ensemble, leaky_relu, net, orthogonal, sparse_uniform
 from jaxrl.nets.norm import NormedMLP, NormedNet, normed, normed_ensemble
 from jaxrl.nets.recurrent import MemoryNet, gru_net, mlp_net, unrolled
@@ -8,6 +9,7 @@ from jaxrl.nets.recurrent import MemoryNet, gru_net, mlp_net, unrolled
 __all__ = [
     "MLP",
     "Conv",
+    "HyperNet",
     "MemoryNet",
     "Net",
     "NormedMLP",
@@ -25,5 +27,6 @@ __all__ = [
     "orthogonal",
     "side_after",
     "sparse_uniform",
+    "unit_columns",
     "unrolled",
 ]

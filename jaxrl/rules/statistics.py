@@ -75,10 +75,11 @@ def observation_statistics(part: str = "norm") -> Rule:
     return stateless(count, writes=part)
 
 
-def return_statistics(gamma: float, num_envs: int, part: str = "reward_norm") -> Rule:
+def return_statistics(gamma: float, num_envs: int, part: str = "reward_norm", peak: str | None = None) -> Rule:
     """The spread of u <- gamma (1 - end) u + r, a running discounted return of each of the environments.
 
     Engstrom et al. 2020, as Elsayed et al. 2024 run it: at an episode's last step u starts again from that reward.
+    With `peak` the largest |u| so far is kept in the part of that name, float32 [].
     """
 
     def update(parts, u, batch, ctx):
@@ -86,9 +87,11 @@ def return_statistics(gamma: float, num_envs: int, part: str = "reward_norm") ->
             m, u = carry
             reward, end = now
             u = gamma * jnp.where(end, 0, u) + reward
-            return (merge(m, u, jnp.ones_like(u)), u), None
+            return (merge(m, u, jnp.ones_like(u)), u), jnp.abs(u).max()
 
-        (m, u), _ = jax.lax.scan(step, (parts[part], u), (batch["reward"], batch["end"]))
-        return {**parts, part: m}, u, {}
+        (m, u), highest = jax.lax.scan(step, (parts[part], u), (batch["reward"], batch["end"]))
+        new = {} if peak is None else {peak: jnp.maximum(parts[peak], highest.max())}
+        return {**parts, part: m, **new}, u, {}
 
-    return Rule(lambda parts: jnp.zeros(num_envs), update, (part,), (part,))
+    changed = (part,) if peak is None else (part, peak)
+    return Rule(lambda parts: jnp.zeros(num_envs), update, changed, changed)
