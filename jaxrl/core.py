@@ -621,10 +621,20 @@ def adam(
     eps: float = 1e-8,
     b1: float = 0.9,
     b2: float = 0.999,
+    decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Adam with an optional clip of the global norm; `lr` is a number (traced or not) or a schedule in frames."""
+    """Adam with an optional clip of the global norm; `lr` is a number (traced or not) or a schedule in frames.
+
+    With `decay` every parameter also falls by lr * decay of itself  (Loshchilov and Hutter 2019, AdamW).
+    """
     head = [] if clip is None else [optax.clip_by_global_norm(clip)]
-    return optax.chain(*head, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), by_frames(lr))
+    tail = [] if decay == 0 else [optax.add_decayed_weights(decay)]
+    return optax.chain(*head, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), *tail, by_frames(lr))
+
+
+def each(**optimisers: optax.GradientTransformation) -> optax.GradientTransformation:
+    """One optimiser made of one for each part, by its name."""
+    return optax.partition(optimisers, {name: name for name in optimisers})
 
 
 def mean(x: jax.Array, batch: Batch) -> jax.Array:

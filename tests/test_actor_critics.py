@@ -9,10 +9,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from envs.probes import probe
-from jaxrl.agents import crossq, droq, redq, sac, simba_v2, td3
+from jaxrl.agents import bro, crossq, droq, redq, sac, simba_v2, td3
 from jaxrl.core import BadInput, Box, Ctx, Specs
 from jaxrl.loop import evaluate, train
-from jaxrl.nets import MLP, HyperNet, drawing, ensemble, net, normed, unit_columns
+from jaxrl.nets import MLP, HyperNet, ResidualMLP, drawing, ensemble, net, normed, unit_columns
 from jaxrl.nets.norm import BatchRenorm
 
 KEY = jax.random.key(5)
@@ -29,6 +29,12 @@ def batch():
 
 def updated(agent, updates=1, parts=None, names=None):
     """The parts after that many updates of the agent's rules (or of those named) on one batch, and the metrics."""
+    trail, found = trailed(agent, updates, parts, names)
+    return jax.tree.map(lambda x: x[-1], (trail, found))
+
+
+def trailed(agent, updates, parts=None, names=None):
+    """The same, after each of the updates."""
     rules = {name: agent.rules[name] for name in names or agent.rules}
 
     def one(carry, i):
@@ -38,12 +44,11 @@ def updated(agent, updates=1, parts=None, names=None):
             ctx = Ctx(jax.random.fold_in(KEY, i), jnp.int32(0), i)
             parts, new, found[name] = rule.update(parts, states[name], batch(), ctx)
             states = {**states, name: new}
-        return (parts, states), found
+        return (parts, states), (parts, found)
 
     def run(parts):
         states = {name: rule.init(parts) for name, rule in rules.items()}
-        (parts, _), found = jax.lax.scan(one, (parts, states), jnp.arange(updates))
-        return parts, jax.tree.map(lambda x: x[-1], found)
+        return jax.lax.scan(one, (parts, states), jnp.arange(updates))[1]
 
     return jax.jit(run)(agent.init(KEY) if parts is None else parts)
 
@@ -272,6 +277,46 @@ def test_rewards_are_scaled_to_keep_returns_within_the_bins():
     assert_allclose(found["target"], 0.05, rtol=1e-3)
 
 
+# --------------------------------------------------------------------------------------------------------------- BRO
+
+
+def test_bro_is_of_the_papers_size():
+    assert sum(x.size for x in jax.tree.leaves(shapes(ResidualMLP(512, 2, 100), 67, 21))) == 1_152_612
+
+
+def test_bros_weights_begin_where_they_should():
+    assert_allclose([bro.free(1.0), bro.free(0.25)], [0.14384, -0.01558], atol=1e-5)
+    assert_allclose([bro.weight(bro.free(x)) for x in (1.0, 0.25)], [1, 0.25], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def bros():
+    """An agent that begins anew with its fifth update: its parts at the start, after 4 and after 5, and metrics."""
+    agent = bro.build(SPECS, bro.Config((8, 8), quantiles=5, ratio=1, resets=(4,), weights_lr=1e-2))
+    start = agent.init(KEY)
+    trail, found = trailed(agent, 5, start)
+    at = lambda i: jax.tree.map(lambda x: x[i], trail)
+    return start, at(3), at(4), found["all"]
+
+
+def test_bro_begins_anew_but_for_what_it_learns_next(bros):
+    """After the reset one step of Adam, at most lr a weight and what decays, is between new weights and those held."""
+    start, before, after, _ = bros
+    apart = lambda a, b: max(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.abs(x - y).max(), a, b)))
+    assert apart(before["critic"], start["critic"]) <= 4.1 * 3e-4
+    assert apart(after["critic"], before["critic"]) > 0.05
+    assert apart(after["critic"], after["target"]) <= 1.1 * 3e-4
+    assert_allclose(after["log_alpha"], start["log_alpha"], atol=1.1 * 3e-4)
+
+
+def test_bros_actors_stay_near_each_other(bros):
+    """Hardly apart at the start: optimism rises and nearness falls, until the divergence is what it should be."""
+    start, before, _, found = bros
+    assert (found["optimist/kl"][:4].mean(axis=1) / 2 < 0.05).all()
+    assert before["weights"]["optimism"] > start["weights"]["optimism"]
+    assert before["weights"]["nearness"] < start["weights"]["nearness"]
+
+
 # ------------------------------------------------------------------------------------------------------------ probes
 
 SMALL = {"widths": (32,), "lr": 5e-3, "gamma": 0.9, "tau": 0.1, "batch": 32, "capacity": 500, "warmup": 32}
@@ -281,6 +326,7 @@ PROBED = {
     "redq": (redq, redq.Config(**SOFT, critics=3)),
     "droq": (droq, droq.Config(**SOFT, dropout=0.001)),
     "simba_v2": (simba_v2, simba_v2.Config(**{**SOFT, "widths": (16, 16), "blocks": (1, 1)})),
+    "bro": (bro, bro.Config(**{**SOFT, "widths": (16, 16), "quantiles": 8, "decay": 0.0, "resets": ()})),
     "crossq": (crossq, crossq.Config(**SOFT, critic_widths=(32,))),
 }
 
@@ -304,4 +350,5 @@ def solved(name: str, n: int):
 def test_the_right_action_depends_on_what_is_seen(name):
     score, metrics = solved(name, 5)
     assert score > 0.95
-    assert jnp.isfinite(metrics["critic/td_error"][-1])
+    error = metrics["all/critic/td_error" if name == "bro" else "critic/td_error"]
+    assert jnp.isfinite(error[-1])

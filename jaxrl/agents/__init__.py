@@ -10,6 +10,7 @@ AGENTS = {
     "droq": "jaxrl.agents.droq",
     "crossq": "jaxrl.agents.crossq",
     "simba_v2": "jaxrl.agents.simba_v2",
+    "bro": "jaxrl.agents.bro",
     "ppo": "jaxrl.agents.ppo",
     "drq": "jaxrl.agents.drq",
     "drqv2": "jaxrl.agents.drqv2",

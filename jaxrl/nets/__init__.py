@@ -2,7 +2,7 @@
 
 from jaxrl.nets.conv import Conv, Trunk, TrunkMLP, side_after
 from jaxrl.nets.hyper import HyperNet, unit_columns
-from jaxrl.nets.mlp import MLP, Net, drawing, ensemble, leaky_relu, net, orthogonal, sparse_uniform
+from jaxrl.nets.mlp import MLP, Net, ResidualMLP, drawing, ensemble, leaky_relu, net, orthogonal, sparse_uniform
 from jaxrl.nets.norm import NormedMLP, NormedNet, normed, normed_ensemble
 from jaxrl.nets.recurrent import MemoryNet, gru_net, mlp_net, unrolled
 
@@ -14,6 +14,7 @@ __all__ = [
     "Net",
     "NormedMLP",
     "NormedNet",
+    "ResidualMLP",
     "Trunk",
     "TrunkMLP",
     "drawing",

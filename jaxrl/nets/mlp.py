@@ -95,6 +95,32 @@ class MLP(nn.Module):
         return nn.Dense(self.outputs, kernel_init=self.final_init or self.kernel_init)(x)
 
 
+class ResidualMLP(nn.Module):
+    """Dense, LayerNorm, ReLU; then blocks x + LN(Dense(ReLU(LN(Dense x)))); then a linear output.
+
+    Nauman et al. 2024 (BRO), figure 2. Inputs are concatenated on the last axis.
+
+    Attributes:
+        width, blocks: of the residual stream.
+        final_init, final_bias: of the output layer.
+    """
+
+    width: int
+    blocks: int
+    outputs: int
+    final_init: Callable | None = None
+    final_bias: bool = True
+
+    @nn.compact
+    def __call__(self, *inputs):
+        init = orthogonal(2**0.5)
+        normed = lambda x: nn.LayerNorm()(nn.Dense(self.width, kernel_init=init)(x))
+        x = nn.relu(normed(jnp.concatenate(inputs, axis=-1)))
+        for _ in range(self.blocks):
+            x = x + normed(nn.relu(normed(x)))
+        return nn.Dense(self.outputs, use_bias=self.final_bias, kernel_init=self.final_init or init)(x)
+
+
 @jax.custom_batching.sequential_vmap
 def _orthonormal(matrix: jax.Array) -> jax.Array:
     """Q of the QR decomposition [n, m], n >= m, made unique. One after another under vmap: batches of LAPACK's QR wait
