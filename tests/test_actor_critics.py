@@ -9,10 +9,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from envs.probes import probe
-from jaxrl.agents import bro, crossq, droq, redq, sac, simba_v2, td3
+from jaxrl.agents import bro, crossq, droq, redq, sac, simba_v2, td3, xqc
 from jaxrl.core import BadInput, Box, Ctx, Specs
 from jaxrl.loop import evaluate, train
-from jaxrl.nets import MLP, HyperNet, ResidualMLP, drawing, ensemble, net, normed, unit_columns
+from jaxrl.nets import MLP, HyperNet, NormedMLP, ResidualMLP, drawing, ensemble, net, normed, unit_columns
 from jaxrl.nets.norm import BatchRenorm
 
 KEY = jax.random.key(5)
@@ -230,14 +230,21 @@ def test_crossq_keeps_statistics_and_delays_its_actor():
 # ----------------------------------------------------------------------------------------------------------- SimbaV2
 
 
-def shapes(module, *sizes):
-    made = net(module, *(jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes))
+def shapes(module, *sizes, made=net):
+    made = made(module, *(jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes))
     return jax.eval_shape(made.init, KEY)
+
+
+def count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def kernels(tree):
+    return [x for path, x in jax.tree_util.tree_leaves_with_path(tree) if "kernel" in str(path[-1])]
 
 
 def test_simba_v2_is_of_the_papers_size():
     """|s| = 67, |A| = 21: the counts of the authors' code, and the starts of its scalers."""
-    count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
     assert count(shapes(HyperNet(512, 2, 101), 67, 21)) == 4_559_973
     assert count(shapes(HyperNet(128, 1, 21, heads=2), 67)) == 178_986
     start = net(HyperNet(8, 2, 3), jnp.zeros(4)).init(KEY)
@@ -251,7 +258,6 @@ def test_simba_v2_stays_on_the_sphere():
     agent = simba_v2.build(SPECS, simba_v2.Config((8, 8), critics=2, lr=1e-2))
     start = agent.init(KEY)
     parts, found = updated(agent, 5, start)
-    kernels = lambda tree: [x for path, x in jax.tree_util.tree_leaves_with_path(tree) if "kernel" in str(path[-1])]
     for part in ("actor", "critic"):
         assert moved(parts[part], start[part])
         for kernel in kernels(parts[part]):
@@ -277,11 +283,35 @@ def test_rewards_are_scaled_to_keep_returns_within_the_bins():
     assert_allclose(found["target"], 0.05, rtol=1e-3)
 
 
+# --------------------------------------------------------------------------------------------------------------- XQC
+
+
+def test_xqc_is_of_the_papers_size():
+    """|s| = 51, |A| = 19, scale and shift of the normalisers included: the counts of the authors' code."""
+    one, _ = shapes(NormedMLP((512,) * 4, 101, first=True), 51, 19, made=normed)
+    actor, _ = shapes(NormedMLP((256,) * 4, 38, first=True), 51, made=normed)
+    assert 2 * count(one) == 1_756_642 and count(actor) == 221_580
+
+
+def test_xqc_keeps_its_weights_at_norm_one_and_its_own_statistics():
+    agent = xqc.build(SPECS, xqc.Config((8, 8), critic_widths=(8, 8), lr=1e-2))
+    start = agent.init(KEY)
+    parts, found = updated(agent, 3, start)
+    for part in ("actor", "critic"):
+        assert moved(parts[part], start[part])
+        for kernel in kernels(parts[part]):
+            assert_allclose(jnp.linalg.norm(kernel, axis=-2), 1, atol=1e-5)
+    assert (parts["critic_running"]["BatchRenorm_1"]["passes"] == 3).all()  # not those of the target's passes
+    assert parts["actor_running"]["BatchRenorm_1"]["passes"] == 1
+    assert moved(parts["target"], start["target"]) and moved(parts["target"], parts["critic"])
+    assert (jnp.abs(found["critic"]["target"]) <= 5).all()
+
+
 # --------------------------------------------------------------------------------------------------------------- BRO
 
 
 def test_bro_is_of_the_papers_size():
-    assert sum(x.size for x in jax.tree.leaves(shapes(ResidualMLP(512, 2, 100), 67, 21))) == 1_152_612
+    assert count(shapes(ResidualMLP(512, 2, 100), 67, 21)) == 1_152_612
 
 
 def test_bros_weights_begin_where_they_should():
@@ -327,6 +357,7 @@ PROBED = {
     "droq": (droq, droq.Config(**SOFT, dropout=0.001)),
     "simba_v2": (simba_v2, simba_v2.Config(**{**SOFT, "widths": (16, 16), "blocks": (1, 1)})),
     "bro": (bro, bro.Config(**{**SOFT, "widths": (16, 16), "quantiles": 8, "decay": 0.0, "resets": ()})),
+    "xqc": (xqc, xqc.Config(**{**SOFT, "widths": (16, 16), "critic_widths": (16, 16)})),
     "crossq": (crossq, crossq.Config(**SOFT, critic_widths=(32,))),
 }
 

@@ -196,6 +196,14 @@ def test_projection_against_brute_force():
     assert_allclose(got, wanted, atol=1e-5)
 
 
+def test_clipped_distribution(run):
+    """Two critics certain of 1 and of 2: 0.5 + 0.5 (1 + 1) = 1.5 of the lower one; and the reward alone at an end."""
+    bins = f(0, 1, 2)
+    logits = jnp.log(f(1e-9, 1, 1e-9) * jnp.ones((2, 3))).at[1].set(jnp.log(f(1e-9, 1e-9, 1)))
+    assert_allclose(run(categorical.clipped_distribution, s(0.5), s(0.5), logits, s(1), bins), [0, 0.5, 0.5], atol=1e-5)
+    assert_allclose(run(categorical.clipped_distribution, s(0.5), s(0), logits, s(1), bins), [0.5, 0.5, 0], atol=1e-5)
+
+
 def test_categorical_loss_and_mean(run):
     logits = jnp.log(f(0.5, 0.25, 0.25))
     assert_allclose(run(categorical.cross_entropy, logits, f(0, 1, 0)), jnp.log(4.0), rtol=1e-6)

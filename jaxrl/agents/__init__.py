@@ -11,6 +11,7 @@ AGENTS = {
     "crossq": "jaxrl.agents.crossq",
     "simba_v2": "jaxrl.agents.simba_v2",
     "bro": "jaxrl.agents.bro",
+    "xqc": "jaxrl.agents.xqc",
     "ppo": "jaxrl.agents.ppo",
     "drq": "jaxrl.agents.drq",
     "drqv2": "jaxrl.agents.drqv2",

@@ -5,6 +5,7 @@ their mixture; no target network is needed then, at one update a step. The actor
 temperature's Adam has the actor's first moment; and critics of 256 for a CPU, where the paper's are 2048 wide.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
@@ -15,7 +16,7 @@ from jaxrl.agents.common import at_least, continuous
 from jaxrl.core import Agent, Recipe, Specs, adam, every, mean, minimise
 from jaxrl.equations.distributions import tanh_normal_sample
 from jaxrl.equations.values import clipped_q_target
-from jaxrl.nets import NormedMLP, normed, normed_ensemble
+from jaxrl.nets import NormedMLP, NormedNet, normed, normed_ensemble
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,36 @@ class Config(sac.Config):
         at_least(self, b1=0, delay=1, plain=0)
 
 
-def build(specs: Specs, config: Config) -> Agent:
-    """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1]."""
+def joined(batch, action):
+    """Observations and actions [2 B, ...] of what is seen, and below them of what comes next."""
+    pairs = (batch["obs"], batch["next_obs"]), (batch["action"], action)
+    return tuple(jnp.concatenate(pair) for pair in pairs)
+
+
+def build(
+    specs: Specs,
+    config: Config,
+    actor: NormedNet | None = None,
+    critic: NormedNet | None = None,
+    q: Callable[[jax.Array], jax.Array] = lambda output: output[..., 0],
+) -> Agent:
+    """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1].
+
+    Args:
+        actor, critic: the networks, from `[B, ...]` to `[B, 2 dims]` and to `[n, B, outputs]`; None is CrossQ's.
+        q: what critics say, [n, B], of what they put out.
+    """
     dims = continuous("crossq", specs.action)
     obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
-    actor = normed(NormedMLP(config.widths, 2 * dims, config.plain), obs)
-    critic = normed_ensemble(normed(NormedMLP(config.critic_widths, 1, config.plain), obs, action), 2)
+    actor = actor or normed(NormedMLP(config.widths, 2 * dims, config.plain), obs)
+    critic = critic or normed_ensemble(normed(NormedMLP(config.critic_widths, 1, config.plain), obs, action), 2)
     target_entropy = -float(dims) if config.target_entropy is None else config.target_entropy
 
     def critic_loss(live, frozen, batch, key):
         output = actor.apply(frozen["actor"], frozen["actor_running"], batch["next_obs"])
         action, log_prob = sac.drawn_actions(output, key)
-        joined = [jnp.concatenate(pair) for pair in ((batch["obs"], batch["next_obs"]), (batch["action"], action))]
-        q, running = critic.train(live["critic"], frozen["critic_running"], *joined)
-        q_now, q_next = jnp.split(q[..., 0], 2, axis=1)  # each [2, B]
+        both, running = critic.train(live["critic"], frozen["critic_running"], *joined(batch, action))
+        q_now, q_next = jnp.split(q(both), 2, axis=1)  # each [2, B]
         bonus = -jnp.exp(frozen["log_alpha"]) * log_prob
         discount = config.gamma * batch["discount"]
         target = jax.vmap(clipped_q_target, in_axes=(0, 0, 1, 0))(batch["reward"], discount, q_next, bonus)
@@ -56,8 +73,8 @@ def build(specs: Specs, config: Config) -> Agent:
     def actor_loss(live, frozen, batch, key):
         output, running = actor.train(live["actor"], frozen["actor_running"], batch["obs"])
         action, log_prob = sac.drawn_actions(output, key)
-        q = critic.apply(frozen["critic"], frozen["critic_running"], batch["obs"], action)[..., 0].min(axis=0)
-        loss, metrics = sac.soft_objective(live, frozen, batch, log_prob, q, target_entropy)
+        judged = q(critic.apply(frozen["critic"], frozen["critic_running"], batch["obs"], action)).min(axis=0)
+        loss, metrics = sac.soft_objective(live, frozen, batch, log_prob, judged, target_entropy)
         return loss, {**metrics, "actor_running": running}
 
     def init(key):

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from jaxrl.agents import sac
 from jaxrl.agents.common import at_least, continuous, vector
-from jaxrl.core import Agent, Recipe, Specs, adam, mean, minimise, on, stateless
-from jaxrl.equations.categorical import cross_entropy, expected, projected
+from jaxrl.core import Agent, Recipe, Specs, adam, mean, minimise, on
+from jaxrl.equations.categorical import clipped_distribution, cross_entropy, expected
 from jaxrl.nets import HyperNet, Net, ensemble, net, unit_columns
+from jaxrl.rules.resets import project
 from jaxrl.rules.statistics import moments, normalise, observation_statistics, return_statistics, variance
 
 LIMIT = 5.0  # of a scaled return: the outermost bins
@@ -38,6 +39,18 @@ class Config(sac.Config):
         at_least(self, critics=1)
 
 
+# Over a batch of transitions, and over critics [n, B, bins] too.
+distribution = jax.vmap(clipped_distribution, in_axes=(0, 0, 1, 0, None))
+means = jax.vmap(jax.vmap(expected, in_axes=(0, None)), in_axes=(0, None))
+
+
+def categorical_loss(guess, target, bins, batch):
+    """Cross-entropy of critics' logits [n, B, bins] from a target [B, bins], summed over the critics, with metrics."""
+    loss = jax.vmap(jax.vmap(cross_entropy), in_axes=(0, None))(guess, target).sum(axis=0)
+    error = jnp.abs(means(guess, bins) - target @ bins).mean(axis=0)
+    return mean(loss, batch), {"td_error": error, "target": target @ bins}
+
+
 def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless it shows vectors and acts in [-1, 1]."""
     dims, length = continuous("simba_v2", specs.action), vector("simba_v2", specs.observation)
@@ -49,21 +62,15 @@ def build(specs: Specs, config: Config) -> Agent:
     values = net(HyperNet(config.widths[1], config.blocks[1], BINS), specs.observation, action)
     heads = ensemble(values, config.critics)
     bins = jnp.linspace(-LIMIT, LIMIT, BINS)
-    q = jax.vmap(jax.vmap(lambda logits: expected(logits, bins)))  # [n, B, bins] -> [n, B]
+    q = lambda logits: means(logits, bins)
 
     def critic_loss(live, frozen, batch, key):
         action, log_prob = sac.drawn_actions(actor.apply(frozen["actor"], batch["next_obs"]), key)
         logits = heads.apply(frozen["target"], batch["next_obs"], action)
-        # The distribution of the critic that expects the least, for all of them.
-        lowest = jnp.take_along_axis(logits, q(logits).argmin(axis=0)[None, :, None], axis=0)[0]
         bonus = -jnp.exp(frozen["log_alpha"]) * log_prob
-        atoms = bins + bonus[:, None]
-        atoms = batch["reward"][:, None] + config.gamma * batch["discount"][:, None] * atoms
-        target = jax.vmap(projected, in_axes=(0, 0, None))(atoms, jax.nn.softmax(lowest), bins)
+        target = distribution(batch["reward"], config.gamma * batch["discount"], logits, bonus, bins)
         guess = heads.apply(live["critic"], batch["obs"], batch["action"])
-        loss = jax.vmap(jax.vmap(cross_entropy), in_axes=(0, None))(guess, target).sum(axis=0)
-        error = jnp.abs(q(guess) - target @ bins).mean(axis=0)
-        return mean(loss, batch), {"td_error": error, "target": target @ bins}
+        return categorical_loss(guess, target, bins, batch)
 
     critic = Net(heads.init, lambda parameters, obs, action, key: q(heads.apply(parameters, obs, action)))
     base = sac.build(specs, config, actor=actor, critic=critic)
@@ -84,12 +91,11 @@ def build(specs: Specs, config: Config) -> Agent:
 
     learn = minimise(critic_loss, adam(config.lr), "critic", reads=("actor", "target", "log_alpha"))
     on_scaled = lambda rule: on(scaled, rule, reads=("norm", "reward_norm", "peak"))
-    on_sphere = lambda part: stateless(lambda parts, batch, ctx: ({part: unit_columns(parts[part])}, {}), part, part)
     rules = {
         "actor": on_scaled(base.rules["actor"]),
-        "actor_sphere": on_sphere("actor"),
+        "actor_sphere": project("actor", unit_columns),
         "critic": on_scaled(learn),
-        "critic_sphere": on_sphere("critic"),
+        "critic_sphere": project("critic", unit_columns),
         "target": base.rules["target"],
     }
     observe = {

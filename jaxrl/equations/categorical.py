@@ -37,6 +37,21 @@ def projected(
     return probabilities @ jax.vmap(two_hot, in_axes=(0, None))(values, bins)
 
 
+def clipped_distribution(
+    reward_t: Float[Array, ""],
+    discount_t: Float[Array, ""],
+    logits_t: Float[Array, "critics n"],
+    entropy_bonus: float | Float[Array, ""],
+    bins: Float[Array, "n"],
+) -> Float[Array, "n"]:
+    """The distribution of r + d (z + bonus), with z of the critic that expects the least, on the bins.
+
+    `clipped_q_target` for value distributions, as SimbaV2 and XQC take it; what is beyond the bins counts as outermost.
+    """
+    least = jax.vmap(expected, in_axes=(0, None))(logits_t, bins).argmin()
+    return projected(reward_t + discount_t * (bins + entropy_bonus), jax.nn.softmax(logits_t[least]), bins)
+
+
 def cross_entropy(logits: Float[Array, "n"], probabilities: Float[Array, "n"]) -> Float[Array, ""]:
     """-sum p log softmax(logits)."""
     return -(probabilities * jax.nn.log_softmax(logits)).sum()

@@ -54,18 +54,19 @@ def normed_ensemble(one: NormedNet, size: int) -> NormedNet:
 class BatchRenorm(nn.Module):
     """(x - mean) / std over the batch, bent towards the running statistics once these are known  (Ioffe 2017).
 
-    The first `warmup` passes in training are plain batch normalisation; after these the gradient-free
-    r = std / running std and d = (mean - running mean) / running std, within bounds, make training's output what
-    the running statistics would give. Scale and shift are learned.
+    After `warmup` passes of plain batch normalisation the gradient-free r = std / running std and
+    d = (mean - running mean) / running std, within bounds, make training's output what the running statistics would
+    give. Scale and shift are learned.
 
     Attributes:
         momentum: what the running statistics keep of themselves at each pass.
+        warmup: passes of plain batch normalisation; None has no others.
         r_max, d_max: bounds of r, in [1 / r_max, r_max], and of d, in [-d_max, d_max].
     """
 
     momentum: float = 0.99
     epsilon: float = 1e-3
-    warmup: int = 100_000
+    warmup: int | None = None
     r_max: float = 3.0
     d_max: float = 5.0
 
@@ -84,28 +85,40 @@ class BatchRenorm(nn.Module):
             return (x - mean.value) / usual * scale + shift
         now_mean, now_var = x.mean(axis=0), x.var(axis=0)
         std = jnp.sqrt(now_var + self.epsilon)
-        known = passes.value >= self.warmup
-        r = jnp.where(known, jnp.clip(std / usual, 1 / self.r_max, self.r_max), 1.0)
-        d = jnp.where(known, jnp.clip((now_mean - mean.value) / usual, -self.d_max, self.d_max), 0.0)
-        r, d = jax.lax.stop_gradient((r, d))
+        y = (x - now_mean) / std
+        if self.warmup is not None:
+            r = jnp.clip(std / usual, 1 / self.r_max, self.r_max)
+            d = jnp.clip((now_mean - mean.value) / usual, -self.d_max, self.d_max)
+            bent = y * jax.lax.stop_gradient(r) + jax.lax.stop_gradient(d)
+            y = jnp.where(passes.value >= self.warmup, bent, y)
         if not self.is_initializing():
             keep = lambda old, new: self.momentum * old + (1 - self.momentum) * jax.lax.stop_gradient(new)
             mean.value, var.value = keep(mean.value, now_mean), keep(var.value, now_var)
             passes.value += 1
-        return ((x - now_mean) / std * r + d) * scale + shift
+        return y * scale + shift
 
 
 class NormedMLP(nn.Module):
-    """Normalise, then dense layers, each with an activation and a normaliser after it; inputs are concatenated."""
+    """Dense layers on normalised inputs, each with a normaliser and an activation; inputs are concatenated.
+
+    Attributes:
+        widths, outputs: hidden widths, and of the linear output layer.
+        plain: passes until the normalisers are bent towards their running statistics; None never bends them.
+        first: whether a normaliser stands before its activation, and the dense layer then has no bias.
+        kernel_init: initialiser of all dense layers.
+    """
 
     widths: Sequence[int]
     outputs: int
-    warmup: int = 100_000
-    activation: Callable = nn.relu
+    plain: int | None = None
+    first: bool = False
+    kernel_init: Callable = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, *inputs, train):
-        x = BatchRenorm(warmup=self.warmup)(jnp.concatenate(inputs, axis=-1), train)
+        norm = lambda x: BatchRenorm(warmup=self.plain)(x, train)
+        x = norm(jnp.concatenate(inputs, axis=-1))
         for width in self.widths:
-            x = BatchRenorm(warmup=self.warmup)(self.activation(nn.Dense(width)(x)), train)
-        return nn.Dense(self.outputs)(x)
+            x = nn.Dense(width, use_bias=not self.first, kernel_init=self.kernel_init)(x)
+            x = nn.relu(norm(x)) if self.first else norm(nn.relu(x))
+        return nn.Dense(self.outputs, kernel_init=self.kernel_init)(x)

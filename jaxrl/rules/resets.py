@@ -1,4 +1,4 @@
-"""Parts that begin anew, wholly or a little, so that they stay able to learn."""
+"""Parts that are put back: on a surface, or to a beginning, wholly or a little, so that they stay able to learn."""
 
 from collections.abc import Callable
 
@@ -38,3 +38,8 @@ def mixed(old: PyTree, new: PyTree, keep: float | jax.Array) -> PyTree:
 def shrink_and_perturb(part: str, init: Callable[[Key], Parts], keep: float | jax.Array = 0.8) -> Rule:
     """Move a part towards a fresh one of `init` at each update: to be met now and then, in `every(n, ...)`."""
     return stateless(lambda parts, batch, ctx: ({part: mixed(parts[part], init(ctx.key)[part], keep)}, {}), part)
+
+
+def project(part: str, onto: Callable[[PyTree], PyTree]) -> Rule:
+    """A part put back where it belongs after it was updated, such as weights on a sphere."""
+    return stateless(lambda parts, batch, ctx: ({part: onto(parts[part])}, {}), part)

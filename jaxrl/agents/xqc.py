@@ -1,0 +1,82 @@
+"""XQC: well-conditioned critics, by normalised batches and weights and a cross-entropy (Palenicek et al. 2025).
+
+CrossQ's joined batch, through normalisers that stand before their activations, and with a target network again; the
+weights of every unit are put back to norm 1; values are distributions over 101 bins, which scaled rewards keep within
+[-5, 5]. Deviations: a constant learning rate, where the paper's falls to a tenth; SAC's range of the log standard
+deviation; normalisers move only where their network learns; and sizes for a CPU.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.agents import crossq, sac
+from jaxrl.agents.common import continuous
+from jaxrl.agents.simba_v2 import BINS, LIMIT, categorical_loss, distribution, means
+from jaxrl.core import Agent, Recipe, Specs, adam, minimise, on, track
+from jaxrl.nets import NormedMLP, normed, normed_ensemble, orthogonal, unit_columns
+from jaxrl.rules.resets import project
+from jaxrl.rules.statistics import moments, return_statistics, scale
+
+
+@dataclass(frozen=True)
+class Config(crossq.Config):
+    """CrossQ's numbers, as XQC has them (but `plain`, which has no use here)."""
+
+    widths: tuple[int, ...] = (64, 64, 64, 64)  # the paper's are four times 256
+    critic_widths: tuple[int, ...] = (128, 128, 128, 128)  # the paper's are four times 512
+    lr: float = 3e-4
+    b1: float = 0.9
+    tau: float = 0.005
+    alpha: float = 0.01
+    ratio: int = 2
+    target_entropy: float | None = None  # nats; None is minus half the number of action dimensions
+
+
+def build(specs: Specs, config: Config) -> Agent:
+    """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1]."""
+    dims = continuous("xqc", specs.action)
+    obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
+    if config.target_entropy is None:
+        config = replace(config, target_entropy=-dims / 2)
+    shape = {"first": True, "kernel_init": orthogonal(2**0.5)}
+    actor = normed(NormedMLP(config.widths, 2 * dims, **shape), obs)
+    critic = normed_ensemble(normed(NormedMLP(config.critic_widths, BINS, **shape), obs, action), 2)
+    bins = jnp.linspace(-LIMIT, LIMIT, BINS)
+    base = crossq.build(specs, config, actor, critic, lambda logits: means(logits, bins))
+
+    def critic_loss(live, frozen, batch, key):
+        output = actor.apply(frozen["actor"], frozen["actor_running"], batch["next_obs"])
+        action, log_prob = sac.drawn_actions(output, key)
+        both = crossq.joined(batch, action)
+        logits, running = critic.train(live["critic"], frozen["critic_running"], *both)
+        target, _ = critic.train(frozen["target"], frozen["critic_running"], *both)
+        guess, following = jnp.split(logits, 2, axis=1)[0], jnp.split(target, 2, axis=1)[1]
+        bonus = -jnp.exp(frozen["log_alpha"]) * log_prob
+        target = distribution(batch["reward"], config.gamma * batch["discount"], following, bonus, bins)
+        loss, metrics = categorical_loss(guess, target, bins, batch)
+        return loss, {**metrics, "critic_running": running}
+
+    def init(key):
+        parts = base.init(key)
+        parts |= {name: unit_columns(parts[name]) for name in ("actor", "critic")}
+        return {**parts, "target": jax.tree.map(jnp.copy, parts["critic"]), "reward_norm": moments()}
+
+    def scaled(parts, batch, ctx):
+        return {**batch, "reward": scale(parts["reward_norm"], batch["reward"])}
+
+    reads = ("actor", "actor_running", "target", "log_alpha")
+    learn = minimise(critic_loss, adam(config.lr, b1=config.b1), "critic", reads, sets="critic_running")
+    rules = {
+        "critic": on(scaled, learn, reads="reward_norm"),
+        "critic_sphere": project("critic", unit_columns),
+        "target": track("critic", "target", config.tau),
+        "actor": base.rules["actor"],
+        "actor_sphere": project("actor", unit_columns),
+    }
+    return Agent(init, base.act, rules, {"reward_norm": return_statistics(config.gamma, config.num_envs)})
+
+
+def recipe(specs: Specs, config: Config) -> Recipe:
+    return replace(sac.recipe(specs, config), agent=build(specs, config))
