@@ -357,7 +357,7 @@ PROBED = {
     "droq": (droq, droq.Config(**SOFT, dropout=0.001)),
     "simba_v2": (simba_v2, simba_v2.Config(**{**SOFT, "widths": (16, 16), "blocks": (1, 1)})),
     "bro": (bro, bro.Config(**{**SOFT, "widths": (16, 16), "quantiles": 8, "decay": 0.0, "resets": ()})),
-    "xqc": (xqc, xqc.Config(**{**SOFT, "widths": (16, 16), "critic_widths": (16, 16)})),
+    "xqc": (xqc, xqc.Config(**SOFT, critic_widths=(128, 128))),
     "crossq": (crossq, crossq.Config(**SOFT, critic_widths=(32,))),
 }
 

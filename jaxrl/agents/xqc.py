@@ -25,7 +25,7 @@ class Config(crossq.Config):
     """CrossQ's numbers, as XQC has them (but `plain`, which has no use here)."""
 
     widths: tuple[int, ...] = (64, 64, 64, 64)  # the paper's are four times 256
-    critic_widths: tuple[int, ...] = (128, 128, 128, 128)  # the paper's are four times 512
+    critic_widths: tuple[int, ...] = (128, 128, 128, 128)  # the paper's are 512; too few make no sharp logits
     lr: float = 3e-4
     b1: float = 0.9
     tau: float = 0.005

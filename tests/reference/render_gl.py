@@ -33,6 +33,8 @@ def worst(id: str) -> float:
     found, renderer = [], None
     for c, data, shot, _ in drawn(id):
         if renderer is None:
+            # It draws polygons: of so many that a small ball has no corners.
+            c.vis.quality.numslices = c.vis.quality.numstacks = 128
             renderer = mujoco.Renderer(c, *SHAPE)
             renderer.enable_segmentation_rendering()
         found.append(overlap(ours(c, shot), silhouette(c, renderer, data)))
