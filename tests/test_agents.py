@@ -353,7 +353,7 @@ def test_every_agent_in_the_table_builds_and_describes_itself():
 
     for name in AGENTS:
         module = importlib.import_module(AGENTS[name])
-        boxes = dict.fromkeys(("sac", "td3", "redq", "droq", "crossq", "simba_v2", "bro", "xqc"), BOX)
+        boxes = dict.fromkeys(("sac", "td3", "redq", "droq", "crossq", "simba_v2", "bro", "xqc", "flash_sac"), BOX)
         specs = {**boxes, "drq": IMAGES, "drqv2": IMAGES}.get(name, DISCRETE)
         assert "rules" in describe(module.recipe(specs, module.Config()).agent)
 

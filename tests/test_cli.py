@@ -26,7 +26,7 @@ print(sorted({"jax", "flax", "mujoco", "orbax", "matplotlib"} & sys.modules.keys
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *help, code, agent, env, imported = done.stdout.splitlines()
     assert any("--steps" in line for line in help) and code == "0"
-    assert agent.startswith("unknown agent 'sacc': there are dqn,") and agent.endswith("Did you mean 'sac'?")
+    assert agent.startswith("unknown agent 'sacc': there are bro,") and agent.endswith("Did you mean 'sac'?")
     assert env.endswith("Did you mean 'cartpole-swingup'?")
     assert imported == "[]"
 

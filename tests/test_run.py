@@ -285,8 +285,8 @@ def test_the_rule_that_spoils_a_part_is_named_and_its_batch_kept(tmp_path):
     ) as info:
         execute(walk(), linear(bad=True), tmp_path, settings(), ABOUT)
     assert "no checkpoint had been written" in str(info.value)
-    batch = np.load(tmp_path / "bad-batch.npz")
-    assert batch["obs"].shape == (4, 2) and np.isfinite(batch["obs"]).all()
+    with np.load(tmp_path / "bad-batch.npz") as batch:
+        assert batch["obs"].shape == (4, 2) and np.isfinite(batch["obs"]).all()
 
 
 def test_a_spoilt_environment_is_blamed_and_the_good_checkpoint_kept(tmp_path):
@@ -299,7 +299,8 @@ def test_a_spoilt_environment_is_blamed_and_the_good_checkpoint_kept(tmp_path):
     with pytest.raises(Diverged, match=r"rule 'actor' wrote it, from a batch whose 'reward' was not finite") as info:
         execute(walk(spoilt=True), recipe, tmp_path, settings(4000, seeds=2, seed=3), ABOUT)
     assert "(seed " in str(info.value)
-    assert np.isnan(np.load(tmp_path / "bad-batch.npz")["reward"]).any()
+    with np.load(tmp_path / "bad-batch.npz") as batch:
+        assert np.isnan(batch["reward"]).any()
 
 
 def test_a_dead_sink_says_so_once_and_training_goes_on():

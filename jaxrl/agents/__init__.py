@@ -12,6 +12,7 @@ AGENTS = {
     "simba_v2": "jaxrl.agents.simba_v2",
     "bro": "jaxrl.agents.bro",
     "xqc": "jaxrl.agents.xqc",
+    "flash_sac": "jaxrl.agents.flash_sac",
     "ppo": "jaxrl.agents.ppo",
     "drq": "jaxrl.agents.drq",
     "drqv2": "jaxrl.agents.drqv2",

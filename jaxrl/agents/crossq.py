@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxrl.agents import sac
 from jaxrl.agents.common import at_least, continuous
-from jaxrl.core import Agent, Recipe, Specs, adam, every, mean, minimise
+from jaxrl.core import Agent, Batch, PyTree, Recipe, Specs, adam, every, mean, minimise
 from jaxrl.equations.distributions import tanh_normal_sample
 from jaxrl.equations.values import clipped_q_target
 from jaxrl.nets import NormedMLP, NormedNet, normed, normed_ensemble
@@ -45,12 +45,14 @@ def build(
     actor: NormedNet | None = None,
     critic: NormedNet | None = None,
     q: Callable[[jax.Array], jax.Array] = lambda output: output[..., 0],
+    rows: Callable[[Batch], PyTree] = lambda batch: batch["obs"],
 ) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1].
 
     Args:
         actor, critic: the networks, from `[B, ...]` to `[B, 2 dims]` and to `[n, B, outputs]`; None is CrossQ's.
         q: what critics say, [n, B], of what they put out.
+        rows: the observations whose statistics the actor's update sees; it learns from the first B of them.
     """
     dims = continuous("crossq", specs.action)
     obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
@@ -71,8 +73,8 @@ def build(
         return mean((0.5 * error**2).sum(axis=0), batch), {**metrics, "critic_running": running}
 
     def actor_loss(live, frozen, batch, key):
-        output, running = actor.train(live["actor"], frozen["actor_running"], batch["obs"])
-        action, log_prob = sac.drawn_actions(output, key)
+        output, running = actor.train(live["actor"], frozen["actor_running"], rows(batch))
+        action, log_prob = sac.drawn_actions(output[: batch["obs"].shape[0]], key)
         judged = q(critic.apply(frozen["critic"], frozen["critic_running"], batch["obs"], action)).min(axis=0)
         loss, metrics = sac.soft_objective(live, frozen, batch, log_prob, judged, target_entropy)
         return loss, {**metrics, "actor_running": running}

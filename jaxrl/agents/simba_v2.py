@@ -44,6 +44,12 @@ distribution = jax.vmap(clipped_distribution, in_axes=(0, 0, 1, 0, None))
 means = jax.vmap(jax.vmap(expected, in_axes=(0, None)), in_axes=(0, None))
 
 
+def bounded(parts, batch, ctx):
+    """The batch with rewards scaled so that returns spread by 1 and the largest so far is within the bins."""
+    spread = jnp.sqrt(variance(parts["reward_norm"]) + 1e-8)
+    return {**batch, "reward": batch["reward"] / jnp.maximum(spread, parts["peak"] / LIMIT)}
+
+
 def categorical_loss(guess, target, bins, batch):
     """Cross-entropy of critics' logits [n, B, bins] from a target [B, bins], summed over the critics, with metrics."""
     loss = jax.vmap(jax.vmap(cross_entropy), in_axes=(0, None))(guess, target).sum(axis=0)
@@ -84,10 +90,8 @@ def build(specs: Specs, config: Config) -> Agent:
         return base.act(parts, memory, normalise(parts["norm"], obs), ctx, explore)
 
     def scaled(parts, batch, ctx):
-        """Observations by their running moments; rewards so that returns spread by 1 and stay within the bins."""
-        spread = jnp.sqrt(variance(parts["reward_norm"]) + 1e-8)
         seen = {name: normalise(parts["norm"], batch[name]) for name in ("obs", "next_obs")}
-        return {**batch, **seen, "reward": batch["reward"] / jnp.maximum(spread, parts["peak"] / LIMIT)}
+        return {**bounded(parts, batch, ctx), **seen}
 
     learn = minimise(critic_loss, adam(config.lr), "critic", reads=("actor", "target", "log_alpha"))
     on_scaled = lambda rule: on(scaled, rule, reads=("norm", "reward_norm", "peak"))

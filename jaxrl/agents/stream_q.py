@@ -6,11 +6,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl.agents.common import at_least, discrete, within
-from jaxrl.agents.streaming import Stream, clock, features, network, streaming
-from jaxrl.core import Agent, Recipe, Specs, minimise
+from jaxrl.agents.streaming import Stream, clock, features, network, streaming, traced
+from jaxrl.core import Agent, Recipe, Specs
 from jaxrl.equations.distributions import epsilon_greedy
 from jaxrl.equations.values import q_target
-from jaxrl.rules.traces import obgd
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ def build(specs: Specs, config: Config) -> Agent:
         action = epsilon_greedy(ctx.key, q, epsilon)
         return action, memory + 1, {"explored": q[action] < q.max()}
 
-    optimiser = obgd(config.gamma * config.lambda_, config.kappa, config.lr, config.bound)
-    rules = {"critic": minimise(prediction, optimiser, "critic", feature.names, signals=("delta", "reset"))}
+    rules = {"critic": traced(prediction, feature, config)}
     init = lambda key: {"critic": critic.init(key), **feature.parts()}
     return Agent(init, act, rules, feature.observe, clock)
 

@@ -9,11 +9,10 @@ import optax
 
 from jaxrl.agents.common import discrete
 from jaxrl.agents.stream_q import Config
-from jaxrl.agents.streaming import clock, features, network, streaming
-from jaxrl.core import Agent, Recipe, Specs, minimise, stateless
+from jaxrl.agents.streaming import clock, features, network, streaming, traced
+from jaxrl.core import Agent, Recipe, Specs, stateless
 from jaxrl.equations.distributions import epsilon_greedy
 from jaxrl.equations.values import sarsa_target
-from jaxrl.rules.traces import obgd
 
 __all__ = ["Config", "build", "recipe"]
 
@@ -45,10 +44,9 @@ def build(specs: Specs, config: Config) -> Agent:
         action = jax.lax.cond(memory == 0, lambda: choose(parts, x, ctx), lambda: parts["plan"])
         return action, memory + 1, {}
 
-    optimiser = obgd(config.gamma * config.lambda_, config.kappa, config.lr, config.bound)
     rules = {
         "plan": stateless(plan, writes="plan", reads=("critic", *feature.names)),
-        "critic": minimise(prediction, optimiser, "critic", ("plan", *feature.names), signals=("delta", "reset")),
+        "critic": traced(prediction, feature, config, reads=("plan",)),
     }
     init = lambda key: {"critic": critic.init(key), "plan": jnp.int32(0), **feature.parts()}
     return Agent(init, act, rules, feature.observe, clock)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import jax
 
-from jaxrl.agents.streaming import Stream, clock, features, network, streaming
-from jaxrl.core import Agent, Parts, Recipe, Specs, minimise
+from jaxrl.agents.streaming import Stream, clock, features, network, streaming, traced
+from jaxrl.core import Agent, Parts, Recipe, Specs
 from jaxrl.equations.values import td_target
-from jaxrl.rules.traces import obgd
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ def build(specs: Specs, config: Config) -> Agent:
         v = critic.apply(parts["critic"], feature.of(parts, obs, t))[0]
         return v * feature.reward_unit(parts)
 
-    optimiser = obgd(config.gamma * config.lambda_, config.kappa, config.lr, config.bound)
-    rules = {"critic": minimise(prediction, optimiser, "critic", feature.names, signals=("delta", "reset"))}
+    rules = {"critic": traced(prediction, feature, config)}
     init = lambda key: {"critic": critic.init(key), **feature.parts()}
     return Agent(init, act, rules, feature.observe, clock)
 

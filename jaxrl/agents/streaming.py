@@ -5,7 +5,7 @@ comes: no replay, no batch, no target network. Deviation: when an observation is
 transition it is normalised by the statistics of now; the paper keeps the numbers of the moment it was first seen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.common import at_least, vector, within
-from jaxrl.core import Agent, Batch, Parts, Recipe, Rule, Specs
+from jaxrl.core import Agent, Batch, Loss, Parts, Recipe, Rule, Specs, minimise
 from jaxrl.nets import MLP, Net, leaky_relu, net, sparse_uniform
 from jaxrl.rules.statistics import moments, normalise, observation_statistics, return_statistics, scale
+from jaxrl.rules.traces import obgd
 from jaxrl.sources import latest
 
 
@@ -99,6 +100,12 @@ def network(x: jax.ShapeDtypeStruct, outputs: int, config: Stream) -> Net:
     norm = "plain" if config.layer_norm else None
     init = sparse_uniform(config.sparsity)
     return net(MLP((config.width, config.width), outputs, leaky_relu, norm, kernel_init=init), x)
+
+
+def traced(prediction: Loss, feature: Features, config: Stream, reads: Iterable[str] = ()) -> Rule:
+    """A critic that descends `prediction` along traces, whose TD error and resets are among its metrics."""
+    optimiser = obgd(config.gamma * config.lambda_, config.kappa, config.lr, config.bound)
+    return minimise(prediction, optimiser, "critic", (*reads, *feature.names), signals=("delta", "reset"))
 
 
 def clock() -> jax.Array:

@@ -6,7 +6,9 @@ weights of every unit are put back to norm 1; values are distributions over 101 
 deviation; normalisers move only where their network learns; and sizes for a CPU.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,8 @@ import jax.numpy as jnp
 from jaxrl.agents import crossq, sac
 from jaxrl.agents.common import continuous
 from jaxrl.agents.simba_v2 import BINS, LIMIT, categorical_loss, distribution, means
-from jaxrl.core import Agent, Recipe, Specs, adam, minimise, on, track
-from jaxrl.nets import NormedMLP, normed, normed_ensemble, orthogonal, unit_columns
+from jaxrl.core import Agent, Batch, Ctx, Parts, PyTree, Recipe, Specs, adam, minimise, on, track
+from jaxrl.nets import NormedMLP, NormedNet, normed, normed_ensemble, orthogonal, unit_columns
 from jaxrl.rules.resets import project
 from jaxrl.rules.statistics import moments, return_statistics, scale
 
@@ -34,17 +36,36 @@ class Config(crossq.Config):
     target_entropy: float | None = None  # nats; None is minus half the number of action dimensions
 
 
-def build(specs: Specs, config: Config) -> Agent:
-    """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1]."""
+def spread(parts, batch, ctx):
+    """The batch with rewards scaled so that returns spread by 1."""
+    return {**batch, "reward": scale(parts["reward_norm"], batch["reward"])}
+
+
+def build(
+    specs: Specs,
+    config: Config,
+    actor: NormedNet | None = None,
+    critic: NormedNet | None = None,
+    onto: Callable[[PyTree], PyTree] = unit_columns,
+    scaled: Callable[[Parts, Batch, Ctx], Batch] = spread,
+    **how: Any,
+) -> Agent:
+    """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1].
+
+    Args:
+        actor, critic, how: as `crossq.build` takes them; None is XQC's.
+        onto: puts a network's parameters back at their norms.
+        scaled: the batch with the rewards that critics learn from; sees the parts 'reward_norm' and 'peak'.
+    """
     dims = continuous("xqc", specs.action)
     obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
     if config.target_entropy is None:
         config = replace(config, target_entropy=-dims / 2)
     shape = {"first": True, "kernel_init": orthogonal(2**0.5)}
-    actor = normed(NormedMLP(config.widths, 2 * dims, **shape), obs)
-    critic = normed_ensemble(normed(NormedMLP(config.critic_widths, BINS, **shape), obs, action), 2)
+    actor = actor or normed(NormedMLP(config.widths, 2 * dims, **shape), obs)
+    critic = critic or normed_ensemble(normed(NormedMLP(config.critic_widths, BINS, **shape), obs, action), 2)
     bins = jnp.linspace(-LIMIT, LIMIT, BINS)
-    base = crossq.build(specs, config, actor, critic, lambda logits: means(logits, bins))
+    base = crossq.build(specs, config, actor, critic, lambda logits: means(logits, bins), **how)
 
     def critic_loss(live, frozen, batch, key):
         output = actor.apply(frozen["actor"], frozen["actor_running"], batch["next_obs"])
@@ -60,22 +81,21 @@ def build(specs: Specs, config: Config) -> Agent:
 
     def init(key):
         parts = base.init(key)
-        parts |= {name: unit_columns(parts[name]) for name in ("actor", "critic")}
-        return {**parts, "target": jax.tree.map(jnp.copy, parts["critic"]), "reward_norm": moments()}
-
-    def scaled(parts, batch, ctx):
-        return {**batch, "reward": scale(parts["reward_norm"], batch["reward"])}
+        parts |= {name: onto(parts[name]) for name in ("actor", "critic")}
+        target = jax.tree.map(jnp.copy, parts["critic"])
+        return {**parts, "target": target, "reward_norm": moments(), "peak": jnp.float32(0)}
 
     reads = ("actor", "actor_running", "target", "log_alpha")
     learn = minimise(critic_loss, adam(config.lr, b1=config.b1), "critic", reads, sets="critic_running")
     rules = {
-        "critic": on(scaled, learn, reads="reward_norm"),
-        "critic_sphere": project("critic", unit_columns),
+        "critic": on(scaled, learn, reads=("reward_norm", "peak")),
+        "critic_norms": project("critic", onto),
         "target": track("critic", "target", config.tau),
         "actor": base.rules["actor"],
-        "actor_sphere": project("actor", unit_columns),
+        "actor_norms": project("actor", onto),
     }
-    return Agent(init, base.act, rules, {"reward_norm": return_statistics(config.gamma, config.num_envs)})
+    observe = {"reward_norm": return_statistics(config.gamma, config.num_envs, peak="peak")}
+    return Agent(init, base.act, rules, observe)
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:

@@ -3,7 +3,7 @@
 from jaxrl.nets.conv import Conv, Trunk, TrunkMLP, side_after
 from jaxrl.nets.hyper import HyperNet, unit_columns
 from jaxrl.nets.mlp import MLP, Net, ResidualMLP, drawing, ensemble, leaky_relu, net, orthogonal, sparse_uniform
-from jaxrl.nets.norm import NormedMLP, NormedNet, normed, normed_ensemble
+from jaxrl.nets.norm import NormedMLP, NormedNet, NormedResidual, normed, normed_ensemble, unit_weights
 from jaxrl.nets.recurrent import MemoryNet, gru_net, mlp_net, unrolled
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Net",
     "NormedMLP",
     "NormedNet",
+    "NormedResidual",
     "ResidualMLP",
     "Trunk",
     "TrunkMLP",
@@ -29,5 +30,6 @@ __all__ = [
     "side_after",
     "sparse_uniform",
     "unit_columns",
+    "unit_weights",
     "unrolled",
 ]

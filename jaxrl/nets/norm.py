@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrl.core import Key, PyTree
+from jaxrl.nets.hyper import HyperDense, unit_columns
 
 
 class NormedNet(NamedTuple):
@@ -122,3 +123,59 @@ class NormedMLP(nn.Module):
             x = nn.Dense(width, use_bias=not self.first, kernel_init=self.kernel_init)(x)
             x = nn.relu(norm(x)) if self.first else norm(nn.relu(x))
         return nn.Dense(self.outputs, kernel_init=self.kernel_init)(x)
+
+
+class UnitRMS(nn.Module):
+    """x / root mean square, times a learned gain."""
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x):
+        gain = self.param("gain", nn.initializers.ones, x.shape[-1:])
+        return x * jax.lax.rsqrt((x**2).mean(axis=-1, keepdims=True) + self.epsilon) * gain
+
+
+class NormedResidual(nn.Module):
+    """Normalised inputs into a residual stream; blocks x + ReLU(N(W ReLU(N(W x)))); RMS; linear heads.
+
+    FlashSAC's network. A block's hidden layer is four times as wide; its weights, and the scales and shifts of its
+    normalisers, are meant to be kept at constant norms (`unit_weights`).
+
+    Attributes:
+        width, blocks: of the residual stream.
+        outputs: of each of the `heads`, which are concatenated.
+    """
+
+    width: int
+    blocks: int
+    outputs: int
+    heads: int = 1
+
+    @nn.compact
+    def __call__(self, *inputs, train):
+        norm = lambda x: BatchRenorm(epsilon=1e-5)(x, train)
+        x = HyperDense(self.width)(norm(jnp.concatenate(inputs, axis=-1)))
+        for _ in range(self.blocks):
+            h = nn.relu(norm(HyperDense(4 * self.width)(x)))
+            x = x + nn.relu(norm(HyperDense(self.width)(h)))
+        x = UnitRMS()(x)
+        heads = range(self.heads)
+        biases = [self.param(f"bias_{i}", nn.initializers.zeros, (self.outputs,)) for i in heads]
+        return jnp.concatenate([HyperDense(self.outputs)(x) + bias for bias in biases], axis=-1)
+
+
+def unit_weights(parameters: PyTree) -> PyTree:
+    """The parameters with columns of kernels at norm 1, and scales with their shifts, and gains, at sqrt(width)."""
+
+    def scales(tree):
+        if not isinstance(tree, dict):
+            return tree
+        together = [name for name in ("scale", "shift", "gain") if name in tree]
+        if not together:
+            return {name: scales(value) for name, value in tree.items()}
+        norm = jnp.sqrt(sum((tree[name] ** 2).sum(axis=-1, keepdims=True) for name in together))
+        size = tree[together[0]].shape[-1] ** 0.5 / jnp.maximum(norm, 1e-8)
+        return {**tree, **{name: tree[name] * size for name in together}}
+
+    return scales(unit_columns(parameters))

@@ -1,0 +1,45 @@
+"""SAC and what came after it, at equal frames on three tasks: is the ordering of the literature ours too?
+
+Sizes for a CPU: hidden layers of 128 where the papers have 256 to 2048, and at most 4 updates a step where REDQ, DroQ
+and BRO have 10 to 20. What the papers claim of their full ratios is for the scale `gpu` and its scripts.
+"""
+
+from experiments.evidence import Better, Claim, GreedyReturn, Scale, Trained
+
+STEPS = 15_000  # of the agent, each of which is one or more frames
+SCORE = GreedyReturn(episodes=8)
+WARMUP = {"warmup": lambda scale: scale.steps // 15}
+
+TWO = {"widths": (128, 128)}
+SETTINGS = {
+    "sac": TWO,
+    "td3": {**TWO, "lr": 1e-3},
+    "redq": {**TWO, "critics": 5, "ratio": 4},
+    "droq": {**TWO, "ratio": 4},
+    "crossq": {**TWO, "critic_widths": (128, 128)},
+    "simba_v2": {"widths": (64, 128), "ratio": 2},
+    "bro": {"widths": (64, 128), "ratio": 2, "resets": ()},
+    "xqc": {"widths": (64, 64), "critic_widths": (128, 128), "ratio": 2},
+    "flash_sac": {"widths": (64,), "critic_widths": (128,), "batch": 256},
+}
+
+
+def compared(task: str, repeat: int) -> Claim:
+    """A claim that each recipe after SAC is above it on a task, at equal frames."""
+    arms = {name: Trained(name, task, SCORE, {**how, **WARMUP}, repeat=repeat) for name, how in SETTINGS.items()}
+    return Claim(
+        id=f"base-{task}",
+        claim=f"After {STEPS:,} steps of {task} each recipe that followed SAC is above it.",
+        environment=f"{task}: action repeat {repeat}; layers of 128, at most 4 updates a step",
+        metric=str(SCORE),
+        arms=arms,
+        checks=tuple(Better(name, "sac") for name in ("redq", "droq", "crossq", "simba_v2", "bro", "xqc", "flash_sac")),
+        scales={
+            "smoke": Scale(steps=200 * repeat, seeds=1, points=2),
+            "cpu": Scale(steps=STEPS * repeat, seeds=5),
+            "gpu": Scale(steps=10 * STEPS * repeat, seeds=10),
+        },
+    )
+
+
+CLAIMS = (compared("finger-spin", 2), compared("cheetah-run", 4), compared("hopper-hop", 4))
