@@ -13,7 +13,7 @@ from envs.classic.cartpole import cartpole
 from envs.core import scale_action
 from envs.probes import countdown, known_values, probe
 from envs.registry import make
-from jaxrl.agents import AGENTS, dqn, ppo, sac, stream_ac, stream_q, stream_sarsa, stream_td
+from jaxrl.agents import AGENTS, dqn, ppo, pqn, sac, stream_ac, stream_q, stream_sarsa, stream_td
 from jaxrl.agents.streaming import features, network
 from jaxrl.core import BadInput, Box, Ctx, Discrete, Specs
 from jaxrl.loop import evaluate, loop, train
@@ -289,6 +289,21 @@ def test_double_targets_are_never_above_plain_ones():
     assert (errors[True] >= errors[False]).all() and (errors[True] > errors[False]).any()
 
 
+def test_pqns_targets_are_greedy_lambda_returns():
+    """Two steps, r = 1, greedy values 4 and 2, gamma .9, lambda .5: 1 + .9 (.5 * 4 + .5 * 2.8) = 4.06, and 2.8."""
+    specs = Specs(jax.ShapeDtypeStruct((2,), jnp.float32), Discrete(2), limit=10)
+    agent = pqn.build(specs, pqn.Config((), gamma=0.9, lambda_=0.5, reward=1.0, epochs=1, minibatches=1))
+    parts = {"critic": {"Dense_0": {"kernel": jnp.array([[4.0, 1.0], [-3.0, 2.0]]), "bias": jnp.zeros(2)}}}
+    rollout = {"obs": jnp.zeros((2, 1, 2)), "next_obs": jnp.eye(2)[:, None], "action": jnp.zeros((2, 1), jnp.int32)}
+    rollout |= {"reward": jnp.ones((2, 1)), "discount": jnp.ones((2, 1)), "end": jnp.zeros((2, 1), bool)}
+    rule = agent.rules["critic"]
+    update = lambda batch: rule.update(parts, rule.init(parts), batch, Ctx(KEY, jnp.int32(0)))
+    errors = lambda batch: np.sort(np.ravel(update(batch)[2]["td_error"]))
+    assert_allclose(errors(rollout), [2.8, 4.06], rtol=1e-6)  # nothing is seen, so that q is 0 and the error all
+    ended = {**rollout, "discount": jnp.array([[0.0], [1.0]]), "end": jnp.array([[True], [False]])}
+    assert_allclose(errors(ended), [1, 2.8], rtol=1e-6)
+
+
 def test_no_target_is_copied_between_its_periods():
     env = make("cartpole")
     config = dqn.Config((8,), target_period=6, warmup=0, batch=8, num_envs=1, ratio=1)
@@ -371,6 +386,12 @@ def test_ppo_learns_cartpole():
     config = ppo.Config(lr=1e-3, decay_frames=512 * 160)
     env = cartpole()
     assert played(env, ppo.recipe(env.specs, config), 512 * 160, episodes=8) >= 400
+
+
+def test_pqn_learns_cartpole():
+    env = cartpole()
+    config = pqn.Config((64, 64), lr=1e-3, decay_frames=2048 * 120, epsilon=0.05)
+    assert played(env, pqn.recipe(env.specs, config), 2048 * 120, episodes=8) >= 400
 
 
 def test_dqn_learns_cartpole():

@@ -17,6 +17,7 @@ AGENTS = {
     "drq": "jaxrl.agents.drq",
     "drqv2": "jaxrl.agents.drqv2",
     "dqn": "jaxrl.agents.dqn",
+    "pqn": "jaxrl.agents.pqn",
     "stream_q": "jaxrl.agents.stream_q",
     "stream_sarsa": "jaxrl.agents.stream_sarsa",
     "stream_ac": "jaxrl.agents.stream_ac",
