@@ -13,9 +13,9 @@ RUN, LIMIT = 6, 0.05  # lines in a row; share of a file's lines
 
 
 def lines(text: str) -> list[str]:
-    """What a file says, line by line: without indentation, blank lines and comments of their own."""
+    """What a file says, line by line: without indentation, blank lines, imports and comments of their own."""
     stripped = (line.strip() for line in text.splitlines())
-    return [line for line in stripped if line and not line.startswith("#")]
+    return [line for line in stripped if line and not line.startswith(("#", "import ", "from "))]
 
 
 def repeated(files: Mapping[str, Sequence[str]], run: int = RUN) -> dict[str, list[int]]:

@@ -4,7 +4,7 @@ from experiments.repeated import LIMIT, lines, repeated, shares
 
 
 def test_what_counts_as_repeated():
-    one = lines("a\n\n  b\n# a comment\nc\nd")
+    one = lines("import x\na\n\n  b\n# a comment\nc\nd")
     assert one == ["a", "b", "c", "d"]
     found = repeated({"one": one, "other": ["x", "b", "c", "y"], "third": ["z"]}, run=2)
     assert found == {"one": [1, 2], "other": [1, 2], "third": []}
