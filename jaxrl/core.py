@@ -22,8 +22,8 @@ from jaxrl.errors import BadInput, unknown
 __all__ = [
     "Agent", "BadInput", "Batch", "Box", "Ctx", "Descent", "Discrete", "Env", "Envs", "Event", "Key", "Loss",
     "Metrics", "Parts", "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "adam", "add", "also", "batched",
-    "by_frames", "chain", "describe", "each_key", "epochs", "every", "first", "fold", "mean", "minimise", "names",
-    "nothing", "on", "repeat", "scoped", "shuffled", "stateless", "track", "unknown", "where",
+    "by_frames", "chain", "describe", "each", "each_key", "epochs", "every", "first", "fold", "mean", "minimise",
+    "names", "nothing", "on", "repeat", "scoped", "shuffled", "stateless", "track", "unknown", "where",
 ]  # fmt: skip
 
 PyTree = Any
@@ -628,7 +628,7 @@ def adam(
     With `decay` every parameter also falls by lr * decay of itself  (Loshchilov and Hutter 2019, AdamW).
     """
     head = [] if clip is None else [optax.clip_by_global_norm(clip)]
-    tail = [] if decay == 0 else [optax.add_decayed_weights(decay)]
+    tail = [] if isinstance(decay, int | float) and decay == 0 else [optax.add_decayed_weights(decay)]
     return optax.chain(*head, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), *tail, by_frames(lr))
 
 

@@ -2,18 +2,18 @@
 
 Wide residual critics learn the quantiles of the return, without pessimism: a target is the mean of both. A second
 actor, which is kept near the first, explores where the critics differ; everything begins anew a few times, but for what
-was experienced. Deviations: SAC's range of the log standard deviation; each reset draws new weights, where the authors'
-code draws the same again; sizes and a ratio for a CPU.
+was experienced. Deviations: SAC's range of the log standard deviation, in one output layer with the mean; each reset
+draws new weights, where the authors' code draws the same again; the temperature's loss is linear in its logarithm, as
+SAC's; sizes, a ratio and a warm-up for a CPU. All rules are one, which begins anew as a whole: `also` cannot add to it.
 """
 
 from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrl.agents import sac
-from jaxrl.agents.common import at_least, continuous
+from jaxrl.agents.common import at_least, continuous, within
 from jaxrl.core import Agent, Recipe, Specs, adam, chain, each, mean, minimise
 from jaxrl.equations.categorical import quantile_huber
 from jaxrl.equations.distributions import tanh_normal_sample
@@ -39,11 +39,12 @@ class Config(sac.Config):
     divergence: float = 0.05  # nats a dimension, what both weights aim at
     spread: float = 0.75  # standard deviation of the optimistic actor, as a share of the other's
     weights_lr: float = 3e-5  # Adam, for both weights
-    resets: tuple[int, ...] = (15_000, 50_000, 250_000, 500_000, 750_000, 1_000_000)  # after so many ticks of learning
+    resets: tuple[int, ...] = (15_000,)  # after so many ticks, the warm-up's included; more often at a ratio of 10
 
     def __post_init__(self):
         super().__post_init__()
         at_least(self, ratio=1, quantiles=1, decay=0, divergence=0, spread=0, weights_lr=0)
+        within(self, optimism=(1e-4, 1e3), nearness=(1e-4, 1e3))
 
 
 def weight(w: jax.Array) -> jax.Array:
@@ -51,9 +52,9 @@ def weight(w: jax.Array) -> jax.Array:
     return jnp.exp(-10 + 8.75 * (1 + jnp.tanh(w)))
 
 
-def free(weight: float) -> float:
-    """The number of which `weight` makes that."""
-    return float(np.arctanh((np.log(weight) + 10) / 8.75 - 1))
+def free(weight: float | jax.Array) -> jax.Array:
+    """The number of which `weight` makes that, float32 []."""
+    return jnp.arctanh((jnp.log(jnp.float32(weight)) + 10) / 8.75 - 1)
 
 
 def build(specs: Specs, config: Config) -> Agent:
@@ -90,8 +91,7 @@ def build(specs: Specs, config: Config) -> Agent:
 
     def optimist_loss(live, frozen, batch, key):
         center, log_std, kl = optimist(frozen, live["optimist"], batch["obs"])
-        keys = jax.random.split(key, kl.shape[0])
-        action, _ = jax.vmap(tanh_normal_sample)(keys, center, log_std)
+        action, _ = sac.drawn_from(center, log_std, key)
         q = critic.apply(frozen["critic"], batch["obs"], action)
         hopeful = q.mean(axis=0) + weight(frozen["weights"]["optimism"]) * 0.5 * jnp.abs(q[0] - q[1])
         climb = weight(frozen["weights"]["nearness"]) * kl - hopeful
@@ -102,7 +102,7 @@ def build(specs: Specs, config: Config) -> Agent:
 
     def init(key):
         key_base, key_optimist = jax.random.split(key)
-        weights = {name: jnp.float32(free(getattr(config, name))) for name in ("optimism", "nearness")}
+        weights = {name: free(getattr(config, name)) for name in ("optimism", "nearness")}
         return {**base.init(key_base), "optimist": shift.init(key_optimist), "weights": weights}
 
     def act(parts, memory, obs, ctx, explore):
@@ -134,4 +134,4 @@ def build(specs: Specs, config: Config) -> Agent:
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:
-    return replace(sac.recipe(specs, config), agent=build(specs, config))
+    return sac.recipe(specs, config, build)

@@ -2,11 +2,12 @@
 
 What is seen and what comes next pass the critics in one joined batch, so that both are normalised by the statistics of
 their mixture; no target network is needed then, at one update a step. The actor is normalised too. Deviations: the
-temperature's Adam has the actor's first moment; and critics of 256 for a CPU, where the paper's are 2048 wide.
+temperature's Adam has the actor's first moment; SAC's range of the log standard deviation; and sizes for a CPU: critics
+of 256, where the paper's are 2048 wide, and a replay of 100,000.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -105,4 +106,4 @@ def build(
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:
-    return replace(sac.recipe(specs, config), agent=build(specs, config))
+    return sac.recipe(specs, config, build)

@@ -5,7 +5,7 @@ the prediction, in the target and under the policy. Deviations: REDQ's; and the 
 step, as in the authors' older code, not from one more.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -42,4 +42,4 @@ def build(specs: Specs, config: Config) -> Agent:
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:
-    return replace(sac.recipe(specs, config), agent=build(specs, config))
+    return sac.recipe(specs, config, build)

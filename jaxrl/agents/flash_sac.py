@@ -2,8 +2,8 @@
 
 XQC's joined batch and categorical critics on wider residual networks, all of whose weights, scales and shifts keep
 their norms; an entropy target from a wished-for spread of actions; and exploration whose noise is held for some steps.
-Deviations: XQC's; each environment holds a noise of its own, where the authors' is one for all; critics are updated
-before the actor, not after; and sizes for a CPU.
+Deviations: XQC's; each environment holds a noise of its own, and draws anew as an episode begins, where the authors' is
+one for all; critics are updated before the actor, not after; and sizes for a CPU.
 """
 
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ def build(specs: Specs, config: Config) -> Agent:
     dims = continuous("flash_sac", specs.action)
     obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
     if config.target_entropy is None:
-        config = replace(config, target_entropy=0.5 * dims * float(np.log(2 * np.pi * np.e * config.sigma**2)))
+        config = replace(config, target_entropy=0.5 * dims * jnp.log(2 * jnp.pi * jnp.e * config.sigma**2))
     actor = normed(NormedResidual(config.widths[0], config.blocks, dims, heads=2), obs)
     critic = normed_ensemble(normed(NormedResidual(config.critic_widths[0], config.blocks, BINS), obs, action), 2)
     both = lambda batch: jnp.concatenate([batch["obs"], batch["next_obs"]])
@@ -72,4 +72,4 @@ def held(memory, key):
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:
-    return replace(sac.recipe(specs, config), agent=build(specs, config))
+    return sac.recipe(specs, config, build)

@@ -70,7 +70,11 @@ def gaussian(output: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def drawn_actions(output: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
     """A reparameterised action [B, dims] and its log-probability [B] for each of an actor's outputs [B, 2 dims]."""
-    return jax.vmap(tanh_normal_sample)(jax.random.split(key, output.shape[0]), *gaussian(output))
+    return drawn_from(*gaussian(output), key)
+
+
+def drawn_from(center: jax.Array, log_std: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
+    return jax.vmap(tanh_normal_sample)(jax.random.split(key, center.shape[0]), center, log_std)
 
 
 def soft_objective(live, frozen, batch, log_prob, q, target_entropy) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -141,6 +145,7 @@ def build(
     return Agent(init, act, rules)
 
 
-def recipe(specs: Specs, config: Config) -> Recipe:
+def recipe(specs: Specs, config: Config, build: Callable[[Specs, Any], Agent] = build) -> Recipe:
+    """How SAC runs, and its relatives with a `build` of their own."""
     source = uniform(config.capacity, config.batch)
     return Recipe(build(specs, config), source, num_envs=config.num_envs, ratio=config.ratio, warmup=config.warmup)

@@ -2,7 +2,8 @@
 
 The weights of every unit are put back to norm 1 after each update, features are kept there too, and values are
 distributions over 101 bins, which scaled rewards keep within [-5, 5]. Deviations: a constant learning rate, where the
-paper's halves over the run; the log standard deviation has SAC's range; and sizes for a CPU.
+paper's halves over the run; SAC's range of the log standard deviation, and its temperature's loss, linear in the
+logarithm; a fixed discount, which is the paper's for 500 steps an episode; and sizes and a warm-up for a CPU.
 """
 
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ class Config(sac.Config):
     lr: float = 1e-4
     tau: float = 0.005
     alpha: float = 0.01
+    ratio: int = 2  # updates a tick; the paper's is the action repeat
     target_entropy: float | None = None  # nats; None is minus half the number of action dimensions
 
     def __post_init__(self):
@@ -110,4 +112,4 @@ def build(specs: Specs, config: Config) -> Agent:
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:
-    return replace(sac.recipe(specs, config), agent=build(specs, config))
+    return sac.recipe(specs, config, build)

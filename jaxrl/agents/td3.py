@@ -1,7 +1,7 @@
 """TD3: twin delayed deterministic policy gradient (Fujimoto et al. 2018).
 
 Twin critics with the minimum target at a smoothed action; actor and targets move with every second critic update, the
-actor along the first critic. Not here: their initial biases, which are uniform where ours are 0.
+actor along the first critic. Not here: their initialisers, uniform for weights and biases alike.
 """
 
 from dataclasses import dataclass

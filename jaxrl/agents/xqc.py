@@ -2,8 +2,7 @@
 
 CrossQ's joined batch, through normalisers that stand before their activations, and with a target network again; the
 weights of every unit are put back to norm 1; values are distributions over 101 bins, which scaled rewards keep within
-[-5, 5]. Deviations: a constant learning rate, where the paper's falls to a tenth; SAC's range of the log standard
-deviation; normalisers move only where their network learns; and sizes for a CPU.
+[-5, 5]. Deviations: SimbaV2's; normalisers move only where their network learns.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 from jaxrl.agents import crossq, sac
 from jaxrl.agents.common import continuous
 from jaxrl.agents.simba_v2 import BINS, LIMIT, categorical_loss, distribution, means
-from jaxrl.core import Agent, Batch, Ctx, Parts, PyTree, Recipe, Specs, adam, minimise, on, track
+from jaxrl.core import Agent, Batch, Ctx, Parts, PyTree, Recipe, Specs, adam, every, minimise, on, track
 from jaxrl.nets import NormedMLP, NormedNet, normed, normed_ensemble, orthogonal, unit_columns
 from jaxrl.rules.resets import project
 from jaxrl.rules.statistics import moments, return_statistics, scale
@@ -92,11 +91,11 @@ def build(
         "critic_norms": project("critic", onto),
         "target": track("critic", "target", config.tau),
         "actor": base.rules["actor"],
-        "actor_norms": project("actor", onto),
+        "actor_norms": every(config.delay, project("actor", onto)),
     }
     observe = {"reward_norm": return_statistics(config.gamma, config.num_envs, peak="peak")}
     return Agent(init, base.act, rules, observe)
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:
-    return replace(sac.recipe(specs, config), agent=build(specs, config))
+    return sac.recipe(specs, config, build)
