@@ -32,20 +32,22 @@ def repeated(files: Mapping[str, Sequence[str]], run: int = RUN) -> dict[str, li
     return {name: sorted(numbers) for name, numbers in found.items()}
 
 
-def shares() -> dict[str, float]:
-    """By recipe, the share of its lines that are repeated elsewhere."""
-    files = {path.stem: lines(path.read_text()) for path in sorted(AGENTS.glob("*.py"))}
-    return {name: len(numbers) / max(len(files[name]), 1) for name, numbers in repeated(files).items()}
+def recipes() -> dict[str, list[str]]:
+    return {path.stem: lines(path.read_text()) for path in sorted(AGENTS.glob("*.py"))}
+
+
+def share(said: Sequence[str], numbers: Sequence[int]) -> float:
+    return len(numbers) / max(len(said), 1)
 
 
 def main() -> int:
-    files = {path.stem: lines(path.read_text()) for path in sorted(AGENTS.glob("*.py"))}
+    files = recipes()
     found = repeated(files)
-    for name, share in shares().items():
-        print(f"{name:16} {len(files[name]):4} lines   {share:6.1%} repeated")
+    for name, said in files.items():
+        print(f"{name:16} {len(said):4} lines   {share(said, found[name]):6.1%} repeated")
         for number in found[name]:
-            print(f"    {files[name][number]}")
-    return int(max(shares().values()) >= LIMIT)
+            print(f"    {said[number]}")
+    return int(any(share(files[name], numbers) >= LIMIT for name, numbers in found.items()))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """SAC and what came after it, at equal frames on three tasks: is the ordering of the literature ours too?
 
 Sizes for a CPU: hidden layers of 128 where the papers have 256 to 2048, and at most 4 updates a step where REDQ, DroQ
-and BRO have 10 to 20. What the papers claim of their full ratios is for the scale `gpu` and its scripts.
+and BRO have 10 to 20. What the papers claim of their full sizes and ratios is not tried here, at any scale.
 """
 
 from experiments.evidence import Better, Claim, GreedyReturn, Scale, Trained

@@ -6,7 +6,7 @@ over several (their K = M = 1); the target critics see through the convolutions 
 running mean of the pictures is taken from each, since a small body before a background that stands still hardly changes
 what the trunks' LayerNorm lets through.
 
-The encoder is two layers of windows that do not overlap, as patches are: cheap on a CPU, and as exact.
+The encoder is two layers of windows that do not overlap, as patches are: cheap on a CPU.
 """
 
 from dataclasses import dataclass, replace
