@@ -154,6 +154,31 @@ def test_missing_points_of_a_curve_are_null(tmp_path):
     assert json.loads((tmp_path / "p000-cpu.json").read_text())["arms"]["plain"]["curve"]["iqm"] == [None, 1.0]
 
 
+def test_arms_that_are_done_are_kept(tmp_path):
+    """A run broken off in its second arm goes on there; an arm of other settings, or without any, runs again."""
+    calls = []
+
+    class Counted(Trained):
+        def __call__(self, scale, seeds):
+            calls.append(self.agent)
+            if self.environment == "broken":
+                raise RuntimeError
+            return fixed({"sac": 3.0, "td3": 22.0}[self.agent])(scale, seeds)
+
+    arms = {name: Counted(agent, "fine", GreedyReturn()) for name, agent in (("plain", "sac"), ("treated", "td3"))}
+    with pytest.raises(RuntimeError):
+        run(fake(arms={**arms, "treated": replace(arms["treated"], environment="broken")}), "cpu", out=tmp_path)
+    assert calls == ["sac", "td3"] and not (tmp_path / "p000-cpu.json").exists()
+    record = run(fake(arms=arms), "cpu", out=tmp_path, keep=True)
+    assert calls == ["sac", "td3", "td3"] and record["verdict"] == "supported"
+    assert not (tmp_path / "p000-cpu.unfinished").exists()
+    assert run(fake(arms=arms), "cpu", out=tmp_path, keep=True)["arms"] == record["arms"] and len(calls) == 3
+    changed = {**arms, "plain": replace(arms["plain"], settings={"lr": 1.0})}
+    run(fake(arms=changed), "cpu", out=tmp_path, keep=True)
+    run(fake(arms=changed), "cpu", out=tmp_path)
+    assert calls[3:] == ["sac", "sac", "td3"]
+
+
 def test_tuning_runs_touch_no_test_seed(tmp_path):
     seen = []
 

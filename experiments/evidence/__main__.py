@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("id", nargs="*", help=f"what to judge: {', '.join(known)}; all of them if left out")
     parser.add_argument("--scale", default="smoke", help="smoke (seconds), cpu (minutes to about an hour) or gpu")
     parser.add_argument("--tune", action="store_true", help="run on the tuning seeds, which judge nothing")
+    parser.add_argument("--keep", action="store_true", help="run no arm again that is done: go on, or add arms")
     parser.add_argument("--out", type=Path, help="folder for the record and the figure")
     args = parser.parse_args(argv)
     try:
@@ -46,7 +47,7 @@ def _judge(chosen, args) -> int:
         # Without names, what has no such scale is passed over rather than refused.
         if args.id or args.scale in claim.scales:
             with quiet_stdout():
-                record = run(claim, args.scale, args.tune, args.out)
+                record = run(claim, args.scale, args.tune, args.out, args.keep)
             print(line(record), flush=True)
     return 0
 

@@ -22,13 +22,17 @@ COMMITTED = ROOT / "docs" / "results" / "evidence"
 SCRATCH = ROOT / "runs" / "evidence"  # smoke and tuning runs: they show that a claim runs, not whether it holds
 
 
-def run(claim: Claim, scale: str, tune: bool = False, out: Path | None = None) -> dict[str, Any]:
+def run(claim: Claim, scale: str, tune: bool = False, out: Path | None = None, keep: bool = False) -> dict[str, Any]:
     """Run and judge a claim, write `ID-SCALE.json` and `ID-SCALE.png`, and return the record.
+
+    Until the last arm is done the finished ones stand in `ID-SCALE.unfinished`, from which `keep` takes them.
 
     Args:
         scale: a name among the claim's scales.
         tune: use the tuning seeds; the record then lists no test seed.
         out: the folder to write to; None is docs/results/evidence, or runs/evidence for smoke and tuning runs.
+        keep: do not run an arm again that a run broken off, or the record, holds with the same settings and seeds.
+            Each arm in the record names the commit that it was run from.
 
     Raises:
         BadInput: the claim has no such scale.
@@ -37,15 +41,29 @@ def run(claim: Claim, scale: str, tune: bool = False, out: Path | None = None) -
         raise unknown(f"scale of {claim.id}", scale, claim.scales)
     size = claim.scales[scale]
     seeds = (claim.tuning_seeds if tune else claim.test_seeds)[: size.seeds]
-    began = time.perf_counter()
     origin = provenance()  # of the code that runs, which the tree may leave behind meanwhile
-    outcomes = {}
+    folder = out or (SCRATCH if tune or scale == "smoke" else COMMITTED)
+    stem = f"{claim.id}-{scale}{'-tune' if tune else ''}"
+    draft, place = folder / f"{stem}.unfinished", folder / f"{stem}.json"
+    what = {"metric": claim.metric, "steps": size.steps, "seeds": list(seeds)}
+    held = {**finished(place, what), **finished(draft, what)} if keep else {}
+    arms = {}
     for name, arm in claim.arms.items():
+        asked = about(arm, size)
+        old = held.get(name, {})
+        if asked and asked == {field: old.get(field) for field in asked}:
+            arms[name] = old
+            print(f"{claim.id} {scale}, {name}: kept from {old['commit'][:9]}", file=sys.stderr)
+            continue
         start = time.perf_counter()
-        outcomes[name] = arm(size, seeds)
-        seconds = time.perf_counter() - start
-        print(f"{claim.id} {scale}, {name}: {_figures(outcomes[name].scores)} in {seconds:.1f} s", file=sys.stderr)
-    scores = {name: outcome.scores for name, outcome in outcomes.items()}
+        outcome = arm(size, seeds)
+        took = {"compile_seconds": round(outcome.compile_seconds, 2), "wall_seconds": _since(start)}
+        arms[name] = {**asked, **summary(outcome), "commit": origin["commit"], **took}
+        print(
+            f"{claim.id} {scale}, {name}: {_figures(outcome.scores)} in {took['wall_seconds']:.1f} s", file=sys.stderr
+        )
+        write(draft, {**what, "arms": arms})
+    scores = {name: np.array(arm["scores"], np.float64) for name, arm in arms.items()}
     findings = tuple(check.judge(scores) for check in claim.checks)
     record = {
         "id": claim.id,
@@ -56,35 +74,43 @@ def run(claim: Claim, scale: str, tune: bool = False, out: Path | None = None) -
         "test_seeds": [] if tune else list(seeds),
         "tuning_seeds": list(claim.tuning_seeds),
         "metric": claim.metric,
-        **headline(claim, findings, outcomes),
+        **headline(claim, findings, arms),
         "expected": claim.expected,
         "checks": [{"check": f.check, "verdict": f.verdict, **_numbers(f), "level": f.level} for f in findings],
-        "arms": {name: {**about(claim.arms[name], size), **summary(outcome)} for name, outcome in outcomes.items()},
+        "seeds": list(seeds),
+        "arms": arms,
         "environment": claim.environment,
         "steps": size.steps,
         **origin,
         "command": f"python -m experiments.evidence {claim.id} --scale {scale}{' --tune' if tune else ''}",
-        "compile_seconds": round(sum(outcome.compile_seconds for outcome in outcomes.values()), 2),
-        "wall_seconds": round(time.perf_counter() - began, 2),
+        **{name: _rounded(sum(arm[name] for arm in arms.values())) for name in ("compile_seconds", "wall_seconds")},
     }
-    folder = out or (SCRATCH if tune or scale == "smoke" else COMMITTED)
-    stem = f"{claim.id}-{scale}{'-tune' if tune else ''}"
-    write(folder / f"{stem}.json", record)
-    draw(record, folder / f"{stem}.png")
+    write(place, record)
+    draft.unlink(missing_ok=True)
+    draw(record, place.with_suffix(".png"))
     return record
 
 
-def headline(claim: Claim, findings: tuple[Finding, ...], outcomes: dict[str, Outcome]) -> dict[str, Any]:
+def finished(path: Path, what: dict[str, Any]) -> dict[str, Any]:
+    """The arms in a record or a draft of one, where it is of the same metric, steps and seeds; none otherwise."""
+    held = json.loads(path.read_text()) if path.exists() else {}
+    return held["arms"] if what == {field: held.get(field) for field in what} else {}
+
+
+def headline(claim: Claim, findings: tuple[Finding, ...], arms: dict[str, Any]) -> dict[str, Any]:
     """The main check's two sides and its effect; the level stands in for the baseline where there is no other arm."""
     check, found = claim.checks[0], findings[0]
-    side = lambda name: {"name": name, **_interval(outcomes[name].scores)}
+    side = lambda name: {"name": name, **{field: arms[name][field] for field in ("iqm", "low", "high")}}
     baseline = side(check.baseline) if found.level is None else {"name": "threshold", "iqm": found.level}
     return {"baseline": baseline, "treated": side(check.treated), **_numbers(found)}
 
 
 def about(arm: Arm, size: Scale) -> dict[str, Any]:
-    """What the arm changed of its agent's defaults, where it is one that trains a recipe."""
-    return {"agent": arm.agent, "settings": arm.chosen(size)} if isinstance(arm, Trained) else {}
+    """What the arm trains, where it is one that trains a recipe; as JSON gives it back."""
+    if not isinstance(arm, Trained):
+        return {}
+    task = {"environment": arm.environment, "repeat": arm.repeat, "pixels": arm.pixels}
+    return json.loads(json.dumps({"agent": arm.agent, **task, "settings": arm.chosen(size)}))
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
@@ -182,6 +208,10 @@ def _interval(scores) -> dict[str, float | None]:
         return dict.fromkeys(("iqm", "low", "high"))
     low, high = interval(scores)
     return {"iqm": _rounded(float(iqm(scores))), "low": _rounded(low), "high": _rounded(high)}
+
+
+def _since(start: float) -> float:
+    return _rounded(time.perf_counter() - start)
 
 
 def _figures(scores) -> str:
