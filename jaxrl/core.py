@@ -23,7 +23,7 @@ __all__ = [
     "Agent", "BadInput", "Batch", "Box", "Ctx", "Descent", "Discrete", "Env", "Envs", "Event", "Key", "Loss",
     "Metrics", "Parts", "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "adam", "add", "also", "batched",
     "by_frames", "chain", "describe", "each", "each_key", "epochs", "every", "first", "fold", "mean", "minimise",
-    "names", "nothing", "on", "repeat", "scoped", "shuffled", "stateless", "track", "unknown", "where",
+    "names", "nothing", "on", "repeat", "scoped", "shuffled", "stateless", "track", "unknown", "when", "where",
 ]  # fmt: skip
 
 PyTree = Any
@@ -443,10 +443,11 @@ def chain(rules: Mapping[str, Rule]) -> Rule:
     return Rule(init, update, *_union(rules.values()))
 
 
-def every(n: int, rule: Rule) -> Rule:
-    """The rule on each n-th update; on the others its metrics are NaN, never 0."""
-    if n < 1:
-        raise BadInput(f"every({n}, ...): the period is at least 1 update.")
+def when(due: Callable[[Ctx], jax.Array], rule: Rule) -> Rule:
+    """The rule on updates that are due; on the others its metrics are NaN, never 0.
+
+    `due(ctx) -> bool []` must depend on the clock alone, which all seeds share, so that it stays a branch under vmap.
+    """
 
     def update(parts, state, batch, ctx):
         run = lambda: rule.update(parts, state, batch, ctx)
@@ -456,10 +457,16 @@ def every(n: int, rule: Rule) -> Rule:
             new_parts, new_state, metrics = run()
             return new_parts, new_state, jax.tree.map(lambda m: m.astype(jnp.float32), metrics)
 
-        # The predicate is shared by all seeds, so that this stays a branch under vmap.
-        return jax.lax.cond(ctx.update % n == n - 1, do, lambda: (parts, state, skipped))
+        return jax.lax.cond(due(ctx), do, lambda: (parts, state, skipped))
 
-    return Rule(rule.init, update, rule.reads, rule.writes, (lambda inner: every(n, inner), rule))
+    return Rule(rule.init, update, rule.reads, rule.writes, (lambda inner: when(due, inner), rule))
+
+
+def every(n: int, rule: Rule) -> Rule:
+    """The rule on each n-th update, as `when`."""
+    if n < 1:
+        raise BadInput(f"every({n}, ...): the period is at least 1 update.")
+    return when(lambda ctx: ctx.update % n == n - 1, rule)
 
 
 def _scanned(rule: Rule, count: int, batch_at: Callable[[jax.Array], Batch]) -> Callable:

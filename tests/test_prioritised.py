@@ -200,6 +200,30 @@ def test_sequences_are_weighted_and_noted_over_their_real_entries():
     np.testing.assert_allclose(s.tree[0][batch["index"]], 2.0, rtol=1e-5)
 
 
+def test_priorities_fade_with_age():
+    """Frequencies match priority x max(rate^age, floor), ages counted in transitions of all columns."""
+    rate, floor, batch = 0.9, 0.3, 16
+    source = prioritised(24, batch, exponent=1.0, beta=0.0, fade=(rate, floor))
+
+    @jax.jit
+    def run(keys):
+        s = filled(source, jnp.zeros((15, 2), bool))  # the ring holds the last 12 of each
+        slots = s.ring.nodes["mark"].size
+        everything = {"index": jnp.arange(slots), "weight": jnp.ones(slots)}
+        s = source.note(s, everything, {"critic/td_error": 1.0 + s.ring.nodes["reward"].reshape(-1) % 3})
+        return s, jax.vmap(lambda key: source.sample(s, {}, key))(keys)
+
+    s, batches = run(jax.random.split(jax.random.key(0), 4000))
+    number = np.asarray(s.ring.nodes["reward"]).reshape(-1)
+    alive = np.asarray(s.ring.nodes["mark"]).reshape(-1) > 0
+    age = 28 - number + number % 2  # of the two in a tick neither is older
+    expected = np.where(alive, (1 + number % 3) * np.maximum(rate**age, floor), 0)
+    found = np.bincount(np.ravel(batches["index"]), minlength=alive.size) / (4000 * batch)
+    assert alive.sum() == 24
+    np.testing.assert_allclose(found, expected / expected.sum(), rtol=0.06, atol=1e-4)
+    np.testing.assert_array_equal(batches["weight"], 1)
+
+
 def test_a_mixture_notes_each_its_own():
     """The offline source adds up the errors that it is shown; while it is empty it is shown none."""
     fixed = dataset({name: np.zeros(5, np.float32) for name in ("action", "reward", "discount")}, 2)
@@ -234,6 +258,7 @@ def test_a_mixture_notes_each_its_own():
     [
         (lambda: prioritised(16, 4, exponent=-1), "exponent is -1"),
         (lambda: prioritised(16, 4, beta=-0.5), "beta is -0.5"),
+        (lambda: prioritised(16, 4, fade=(0.9, 0.0)), "fade is"),
         (lambda: prioritised(16, 32), "more than the capacity"),
         (lambda: filled(prioritised(900, 4, budget=17_000), jnp.zeros((3, 1), bool)), "prioritised .* needs 19.. kB"),
         (lambda: wrong({"td_error": jnp.ones(4)}), "unknown metric"),

@@ -13,7 +13,7 @@ import math
 import pkgutil
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -237,6 +237,9 @@ class Trained:
         pixels: side of the pictures that are observed in place of the state.
         layout: 'vmap' (seeds side by side: small agents, accelerators), 'map' (one after another), or None to choose by
             backend.
+        starts: start states in the bank that episodes begin from; None begins each inline, which costs seeds side by
+            side a reset of all environments at every step.
+        seconds: wall time after which training stops, at the next point of the curve; None trains to the end.
     """
 
     agent: str
@@ -246,6 +249,8 @@ class Trained:
     repeat: int = 1
     pixels: int | None = None
     layout: Literal["vmap", "map"] | None = None
+    starts: int | None = None
+    seconds: float | None = None
 
     def chosen(self, scale: Scale) -> dict[str, Any]:
         """The settings at that scale."""
@@ -261,9 +266,8 @@ class Trained:
             from envs.render import pixels
 
             env = pixels(env, self.pixels)
-        return train(
-            env, module.recipe(env.specs, module.Config(**self.chosen(scale))), self.score, scale, seeds, self.layout
-        )
+        recipe = replace(module.recipe(env.specs, module.Config(**self.chosen(scale))), starts=self.starts)
+        return train(env, recipe, self.score, scale, seeds, self.layout, self.seconds)
 
 
 # The core's sentences, imported where they are raised: the core imports jax.

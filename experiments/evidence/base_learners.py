@@ -2,7 +2,10 @@
 
 Sizes for a CPU: two hidden layers of 128 where the papers have 256 to 2048 (SimbaV2's and FlashSAC's blocks, four times
 as wide within, are 64 wide), and at most 4 updates a step where REDQ, DroQ and BRO have 10 to 20. What the papers claim
-of their full sizes and ratios is not tried here.
+of their full sizes and ratios is not tried here. REDQ and DroQ take SAC's learning rate, which is 1e-3 here for so few
+steps, so that what differs is theirs alone; the others keep their own.
+
+Seeds 0 to 4 are not among the test seeds: SAC, TD3, REDQ and DroQ were looked at on them with other learning rates.
 """
 
 from experiments.evidence import Better, Claim, GreedyReturn, Scale, Trained
@@ -15,12 +18,13 @@ TWO = {"widths": (128, 128)}
 SETTINGS = {
     "sac": TWO,
     "td3": {**TWO, "lr": 1e-3},
-    "redq": {**TWO, "critics": 5, "ratio": 4},
-    "droq": {**TWO, "ratio": 4},
+    "redq": {**TWO, "critics": 5, "ratio": 4, "lr": 1e-3},
+    "droq": {**TWO, "ratio": 4, "lr": 1e-3},
     "crossq": {**TWO, "critic_widths": (128, 128)},
     "simba_v2": {"widths": (64, 64), "ratio": 2},
     "bro": {"widths": (64, 128), "ratio": 2, "resets": ()},
     "xqc": {"widths": (64, 64), "critic_widths": (128, 128), "ratio": 2},
+    "dr_q": {"widths": (64, 128), "codes": (64, 32)},
     "flash_sac": {"widths": (64,), "critic_widths": (64,), "batch": 256},
 }
 
@@ -34,13 +38,13 @@ def compared(task: str, repeat: int) -> Claim:
         environment=f"{task}: action repeat {repeat}; layers of 64 to 128, at most 4 updates a step",
         metric=str(SCORE),
         arms=arms,
-        checks=tuple(Better(name, "sac") for name in ("redq", "droq", "crossq", "simba_v2", "bro", "xqc", "flash_sac")),
+        checks=tuple(Better(name, "sac") for name in SETTINGS if name not in ("sac", "td3")),
         scales={
             "smoke": Scale(steps=200 * repeat, seeds=1, points=2),
             "cpu": Scale(steps=STEPS * repeat, seeds=5),
-            "gpu": Scale(steps=10 * STEPS * repeat, seeds=10),
         },
+        test_seeds=tuple(range(10, 15)),
     )
 
 
-CLAIMS = (compared("finger-spin", 2), compared("cheetah-run", 4), compared("hopper-hop", 4))
+CLAIMS = (compared("cheetah-run", 4), compared("walker-walk", 4), compared("finger-spin", 2))

@@ -109,7 +109,7 @@ def about(arm: Arm, size: Scale) -> dict[str, Any]:
     """What the arm trains, where it is one that trains a recipe; as JSON gives it back."""
     if not isinstance(arm, Trained):
         return {}
-    task = {"environment": arm.environment, "repeat": arm.repeat, "pixels": arm.pixels}
+    task = {name: getattr(arm, name) for name in ("environment", "repeat", "pixels", "starts", "seconds")}
     return json.loads(json.dumps({"agent": arm.agent, **task, "settings": arm.chosen(size)}))
 
 

@@ -24,8 +24,12 @@ def train(
     scale: Scale,
     seeds: tuple[int, ...],
     layout: str | None = None,
+    seconds: float | None = None,
 ) -> Outcome:
-    """Train each seed for `scale.steps` frames (rounded down to whole points of the curve) and score it."""
+    """Train each seed for `scale.steps` frames (rounded down to whole points of the curve) and score it.
+
+    With `seconds` of wall time, compilation apart, training ends at the first point after them.
+    """
     layout = layout or ("map" if jax.default_backend() == "cpu" else "vmap")
     many = over_seeds(loop(env, counting(recipe)), layout)
     ticks, points = _chunks(scale, many.frames)
@@ -34,12 +38,13 @@ def train(
     run = init(keys)
     chunk, seconds_chunk = compiled(lambda run: many.chunk(run, ticks), run, donate=True)
     returns, counts = [], []
-    for _ in range(points):
+    began = time.perf_counter()
+    while len(returns) < points and (seconds is None or time.perf_counter() - began < seconds):
         run, metrics = chunk(run)
         returns.append(np.asarray(metrics["episode/return"], np.float64))
         counts.append(np.asarray(metrics["ended/episodes"], np.float64) * ticks)
     returns, counts = np.stack(returns, 1), np.stack(counts, 1)  # [seeds, points]
-    steps = many.frames * ticks * np.arange(1, points + 1)
+    steps = many.frames * ticks * np.arange(1, returns.shape[1] + 1)
     if isinstance(score, TrainingReturn):
         scores, seconds_score = late_mean(returns, counts, score.after, seeds), 0.0
     else:

@@ -12,6 +12,8 @@ AGENTS = {
     "simba_v2": "jaxrl.agents.simba_v2",
     "bro": "jaxrl.agents.bro",
     "xqc": "jaxrl.agents.xqc",
+    "mrq": "jaxrl.agents.mrq",
+    "dr_q": "jaxrl.agents.dr_q",
     "flash_sac": "jaxrl.agents.flash_sac",
     "ppo": "jaxrl.agents.ppo",
     "drq": "jaxrl.agents.drq",

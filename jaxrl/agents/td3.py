@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.common import at_least, continuous, within
-from jaxrl.core import Agent, Recipe, Specs, adam, every, mean, minimise, track
+from jaxrl.core import Agent, Key, Recipe, Specs, adam, every, mean, minimise, track
 from jaxrl.equations.values import clipped_q_target
 from jaxrl.nets import MLP, ensemble, net
 from jaxrl.sources import uniform
@@ -40,6 +40,12 @@ class Config:
         within(self, gamma=(0, 1), tau=(0, 1))
 
 
+def smoothed(center: jax.Array, std: float, clip: float, key: Key) -> jax.Array:
+    """Actions [..., dims] near the policy's, `center`: like ones should be worth alike."""
+    noise = std * jax.random.normal(key, center.shape)
+    return jnp.clip(center + jnp.clip(noise, -clip, clip), -1, 1)
+
+
 def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1]."""
     dims = continuous("td3", specs.action)
@@ -54,14 +60,8 @@ def build(specs: Specs, config: Config) -> Agent:
     def q(parameters, obs, action):
         return critic.apply(parameters, obs, action)[..., 0]  # [2, B]
 
-    def smoothed(actor, obs, key):
-        """Actions near the policy's: like ones should be worth alike."""
-        center = mu(actor, obs)
-        noise = config.smoothing * jax.random.normal(key, center.shape)
-        return jnp.clip(center + jnp.clip(noise, -config.smoothing_clip, config.smoothing_clip), -1, 1)
-
     def critic_loss(live, frozen, batch, key):
-        action = smoothed(frozen["actor_target"], batch["next_obs"], key)
+        action = smoothed(mu(frozen["actor_target"], batch["next_obs"]), config.smoothing, config.smoothing_clip, key)
         q_next = q(frozen["target"], batch["next_obs"], action)
         discount = config.gamma * batch["discount"]
         target = jax.vmap(clipped_q_target, in_axes=(0, 0, 1))(batch["reward"], discount, q_next)

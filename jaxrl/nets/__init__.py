@@ -2,8 +2,9 @@
 
 from jaxrl.nets.conv import Conv, Trunk, TrunkMLP, side_after
 from jaxrl.nets.hyper import HyperNet, unit_columns
-from jaxrl.nets.mlp import MLP, Net, ResidualMLP, drawing, ensemble, leaky_relu, net, orthogonal, sparse_uniform
+from jaxrl.nets.mlp import MLP, Net, ResidualMLP, drawing, ensemble, leaky_relu, net, orthogonal, sparse_uniform, xavier
 from jaxrl.nets.norm import NormedMLP, NormedNet, NormedResidual, normed, normed_ensemble, unit_weights
+from jaxrl.nets.precision import Policy, in_precision, policy
 from jaxrl.nets.recurrent import MemoryNet, gru_net, mlp_net, unrolled
 
 __all__ = [
@@ -15,21 +16,25 @@ __all__ = [
     "NormedMLP",
     "NormedNet",
     "NormedResidual",
+    "Policy",
     "ResidualMLP",
     "Trunk",
     "TrunkMLP",
     "drawing",
     "ensemble",
     "gru_net",
+    "in_precision",
     "leaky_relu",
     "mlp_net",
     "net",
     "normed",
     "normed_ensemble",
     "orthogonal",
+    "policy",
     "side_after",
     "sparse_uniform",
     "unit_columns",
     "unit_weights",
     "unrolled",
+    "xavier",
 ]

@@ -78,6 +78,7 @@ def prioritised(
     frames: int | None = None,
     keep: str | tuple[str, ...] = (),
     budget: int | None = None,
+    fade: tuple[float, float] | None = None,
 ) -> Source:
     """A replay that draws in proportion to `(|error| + 1e-6) ** exponent`, new transitions at the largest seen.
 
@@ -85,13 +86,18 @@ def prioritised(
         exponent: alpha of the paper; 0 draws uniformly.
         beta: how far the weights correct for drawing unevenly; 1 corrects in full.
         metric: the metric of the update that holds each sample's error, [B] or [B, ...] (averaged).
+        fade: (rate, floor): a priority counts rate ** age of itself, never less than `floor`, at an age in transitions
+            added since (an episode's end counts as two). Draws then have no strata, and weights know nothing of age.
         (others): those of `uniform`.
 
     The batch's `weight` is (1 / (size P)) ** beta over the largest of the batch, times the mask of a sequence.
 
     Raises:
-        BadInput: as `uniform`; exponent or beta below 0; an update without `metric`, or with one value for all.
+        BadInput: as `uniform`; exponent or beta below 0; a fade outside (0, 1]; an update without `metric`, or with one
+            value for all.
     """
+    if fade is not None and not (0 < fade[0] <= 1 and 0 < fade[1] <= 1):
+        raise BadInput(f"fade is {fade}; its rate and its floor must lie above 0 and be at most 1.")
     for name, value in (("exponent", exponent), ("beta", beta)):
         if isinstance(value, float | int) and value < 0:
             raise BadInput(f"{name} is {value}; it is at least 0.")
@@ -121,9 +127,22 @@ def prioritised(
             changed.append(flat(behind))
         return s._replace(ring=ring, tree=grow(s.tree, leaves, jnp.concatenate(changed)))
 
-    def sample(s, parts, key):
+    def stratified(s, key):
         share = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch  # one draw a stratum
-        index = descend(s.tree, share)
+        return descend(s.tree, share)
+
+    def faded(s, key):
+        """By rejection, exact at any age: the tree would have to change everywhere with each transition."""
+
+        def propose(key):
+            share, accepted = jax.random.uniform(key, (2, 2 * batch))
+            index = descend(s.tree, share)
+            return index, accepted < jnp.maximum(fade[0] ** rings.since(s.ring, index).astype(jnp.float32), fade[1])
+
+        return rings.first_accepted(propose, batch, key, s.ring.rows > 0)
+
+    def sample(s, parts, key):
+        index = (stratified if fade is None else faded)(s, key)
         envs = s.ring.head.shape[0]
         out = rings.read(layout, s.ring, index // envs, index % envs)
         # The size and the total cancel against the largest weight.

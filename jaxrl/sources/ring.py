@@ -13,6 +13,7 @@ A transition may be drawn where its mark is not `DEAD`. Nodes are overwritten fr
 the newest transition is a dead node, so that no window crosses the head or an episode's end.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -249,22 +250,42 @@ def draw(layout: Layout, ring: Ring, key: jax.Array) -> tuple[jax.Array, jax.Arr
     depend on the capacity. The stream comes in lots with an eighth to spare, so that one lot mostly does. An empty
     ring gives slot 0, an empty node.
     """
-    envs, size = ring.head.shape[0], layout.batch
-    lot = size + size // 8 + 1
+    envs = ring.head.shape[0]
+    lot = layout.batch + layout.batch // 8 + 1
+
+    def propose(key):
+        fresh = below(key, lot, jnp.maximum(ring.rows * envs, 1))
+        return fresh, (fresh >= 0) & drawable(layout, ring, fresh // envs, fresh % envs)
+
+    slots = first_accepted(propose, layout.batch, key, ring.rows > 0)
+    return slots // envs, slots % envs
+
+
+def since(ring: Ring, index: jax.Array) -> jax.Array:
+    """Slots written, over all columns, since these flat ones [...]: int32 [...], 0 for the newest transition."""
+    length, envs = ring.nodes["mark"].shape
+    row, column = index // envs, index % envs
+    return ((ring.head[column] - 1 - row) % length) * envs
+
+
+def first_accepted(
+    propose: Callable[[jax.Array], tuple[jax.Array, jax.Array]], size: int, key: jax.Array, any_at_all: jax.Array
+) -> jax.Array:
+    """The first `size` accepted ones of a stream of proposals: int32 [size].
+
+    Args:
+        propose: `(key) -> (slots int32 [K], accepted bool [K])`, the stream's next lot.
+        any_at_all: bool [], whether anything can be accepted; where not, all are slot 0.
+    """
 
     def more(carry):
         turn, slots, found = carry
-        fresh = below(jax.random.fold_in(key, turn), lot, jnp.maximum(ring.rows * envs, 1))
-        good = (fresh >= 0) & drawable(layout, ring, fresh // envs, fresh % envs)
+        fresh, good = propose(jax.random.fold_in(key, turn))
         place = jnp.where(good, found + jnp.cumsum(good) - 1, size)
         return turn + 1, slots.at[place].set(fresh, mode="drop"), found + good.sum()
 
-    def unfinished(carry):
-        return (ring.rows > 0) & (carry[2] < size)
-
     start = (jnp.int32(0), jnp.zeros(size, jnp.int32), jnp.int32(0))
-    _, slots, _ = jax.lax.while_loop(unfinished, more, start)
-    return slots // envs, slots % envs
+    return jax.lax.while_loop(lambda carry: any_at_all & (carry[2] < size), more, start)[1]
 
 
 def below(key: jax.Array, size: int, bound: jax.Array) -> jax.Array:
@@ -313,27 +334,27 @@ def read(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) -> Bat
         "obs": jax.tree.map(lambda x: x[:, 0], obs),
         "next_obs": jax.tree.map(lambda x: x[:, 1], obs),
         "action": nodes["action"][rows[:, 0], columns],
-        "reward": discounted(layout, field("reward"), inside),
-        "discount": bootstrap(layout, field("discount"), inside),
+        "reward": discounted(layout.gamma, field("reward"), inside),
+        "discount": bootstrap(layout.gamma, field("discount"), inside),
         "end": field("mark")[:, -1] == LAST,
         "index": index,
     }
     return kept(batch, nodes["keep"], rows[:, 0], rows[:, 0], columns)
 
 
-def discounted(layout: Layout, reward: jax.Array, inside: jax.Array) -> jax.Array:
-    """sum_k gamma^k r_k over the steps inside: [B, n, ...] -> [B, ...]."""
-    weight = inside * jnp.asarray(layout.gamma, jnp.float32) ** jnp.arange(layout.n)
+def discounted(gamma: float | jax.Array, reward: jax.Array, inside: jax.Array) -> jax.Array:
+    """sum_k gamma^k r_k over the steps inside (bool or 0 and 1, [B, n]): [B, n, ...] -> [B, ...]."""
+    weight = inside * jnp.asarray(gamma, jnp.float32) ** jnp.arange(inside.shape[1])
     return (_along(weight, reward) * reward).sum(axis=1)
 
 
-def bootstrap(layout: Layout, discount: jax.Array, inside: jax.Array) -> jax.Array:
+def bootstrap(gamma: float | jax.Array, discount: jax.Array, inside: jax.Array) -> jax.Array:
     """gamma^(steps - 1) times the product of discounts inside: [B, n, ...] -> [B, ...].
 
     The one gamma left out is the agent's own, in `reward + gamma * discount * V(next_obs)`.
     """
     total = jnp.where(_along(inside, discount), discount, 1).prod(axis=1)
-    factor = jnp.asarray(layout.gamma, jnp.float32) ** (inside.sum(axis=1) - 1)
+    factor = jnp.asarray(gamma, jnp.float32) ** (inside.sum(axis=1) - 1)
     return _along(factor, total) * total
 
 
