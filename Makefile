@@ -18,7 +18,7 @@ SEED    ?= 0
 RUN     ?= runs/$(AGENT)-$(ENV)-$(SEED)
 WORKERS ?= 2
 
-.PHONY: setup train test lint lock bench bench-peers evidence faults check-envs docs clean
+.PHONY: setup train test lint lock bench bench-peers evidence faults check-envs profile docs clean
 
 setup: $(READY)
 
@@ -51,7 +51,7 @@ evidence: $(READY)   # the smoke scale of every claim; `$(PY) -m experiments.evi
 faults: $(READY)
 	$(PY) -m experiments.faults --kills 20 --flips 50
 
-bench: $(READY)
+bench: $(READY)   # with PUREJAXRL=FOLDER, a checkout of purejaxrl, beside that too
 	$(PY) -m experiments.bench
 	$(PY) -m experiments.docs
 
@@ -68,6 +68,9 @@ check-envs: $(READY)   # every environment of ours, stepped for 2,000 steps, and
 	$(PY) -m experiments.check_envs --record
 	$(PY) -m experiments.docs
 	JAXRL_RECORD=docs/results/reference.json $(PY) -m pytest -q -n $(WORKERS) -m reference tests
+
+profile: $(READY)   # where a tick's time goes, and how far its pieces are from the device's ceilings
+	$(PY) -m experiments.profile $(AGENT) $(ENV) $(HOW)
 
 docs: $(READY)
 	$(PY) -m experiments.docs
