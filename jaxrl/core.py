@@ -132,9 +132,10 @@ class Env:
 class Envs(NamedTuple):
     """The n environments that the loop steps, with automatic reset.
 
-    `reset(key, parts) -> (state, obs [N])`; `step(state, actions [N]) -> (state, TimeStep [N], obs [N])`, where the
-    TimeStep keeps the true next observation and `obs` is what to act on next (a fresh start where the episode ended);
-    `refresh(state, parts, key) -> state` redraws the bank of starts, and is the identity without one.
+    `reset(key, parts, first) -> (state, obs [N])`, of environments numbered from `first`; `step(state, actions [N]) ->
+    (state, TimeStep [N], obs [N])`, where the TimeStep keeps the true next observation and `obs` is what to act on next
+    (a fresh start where the episode ended); `refresh(state, parts, key) -> state` redraws the bank of starts, and is
+    the identity without one.
     """
 
     reset: Callable[..., tuple[PyTree, PyTree]]
@@ -159,8 +160,8 @@ def batched(env: Env, num_envs: int, starts: int | Callable[[Parts, Key], PyTree
         raise BadInput(f"starts is {starts}; a bank needs at least 1 start state (None resets inline).")
     draw = starts if callable(starts) else lambda parts, key: jax.vmap(env.reset)(jax.random.split(key, starts))
 
-    def reset(key, parts=None):
-        keys, draws = _split_each(each_key(key, num_envs))
+    def reset(key, parts=None, first=0):
+        keys, draws = _split_each(each_key(key, num_envs, first))
         state, step = jax.vmap(env.reset)(draws)
         zero = {"return": jnp.zeros(num_envs), "length": jnp.zeros(num_envs, jnp.int32)}
         bank = None if starts is None else draw(parts or {}, fold(key, num_envs))
@@ -216,12 +217,22 @@ class Ctx(NamedTuple):
     Fields: key, randomness for this call alone; step (int32 []), the loop's clock in frames when the tick began, shared
     by all seeds;
     update (int32 []), the number of this update over the run, shared likewise, so that `every` never branches per
-    seed.
+    seed; axis, the name of the mesh axis over which environments are spread (`loop.over_devices`), or None.
     """
 
     key: Key
     step: jax.Array
     update: Any = np.int32(0)  # of numpy: a default of jax would start the backend at import
+    axis: str | None = None
+
+    @property
+    def own_key(self) -> Key:
+        """The key for what concerns a device's own batch; `key` is the same on all devices, as parts must be."""
+        return self.key if self.axis is None else fold(self.key, jax.lax.axis_index(self.axis))
+
+    def shared(self, x: PyTree) -> PyTree:
+        """The mean over devices, where there are several."""
+        return x if self.axis is None else jax.lax.pmean(x, self.axis)
 
 
 # fn(live, frozen, batch, key) -> (scalar, metrics): gradient flows through `live` only; both are Parts.
@@ -382,11 +393,12 @@ def minimise(
     def update(parts, state, batch, ctx):
         frozen = _Declared({name: parts[name] for name in (*wrt, *sets, *reads)})
         live = {name: parts[name] for name in wrt}
-        objective = lambda live: loss(_Declared(live), frozen, batch, ctx.key)
+        objective = lambda live: loss(_Declared(live), frozen, batch, ctx.own_key)
         (value, metrics), gradients = jax.value_and_grad(objective, has_aux=True)(live)
+        gradients = ctx.shared(gradients)
         extra = {name: metrics[name] for name in signals}
         steps, state = tx.update(gradients, state, live, frames=ctx.step, **extra)
-        new = {name: metrics.pop(name) for name in sets}
+        new = ctx.shared({name: metrics.pop(name) for name in sets})
         return parts | optax.apply_updates(live, steps) | new, state, {"loss": value, **metrics}
 
     read = tuple(dict.fromkeys((*wrt, *sets, *reads)))
@@ -474,7 +486,7 @@ def _scanned(rule: Rule, count: int, batch_at: Callable[[jax.Array], Batch]) -> 
 
     def update(parts, state, ctx):
         def once(carry, i):
-            at = Ctx(fold(ctx.key, i), ctx.step, ctx.update * count + i)
+            at = ctx._replace(key=fold(ctx.key, i), update=ctx.update * count + i)
             parts, state, metrics = rule.update(*carry, batch_at(i), at)
             return (parts, state), metrics
 
@@ -545,7 +557,7 @@ def on(batch_map: Callable[[Parts, Batch, Ctx], Batch], rule: Rule, reads: str |
 
     def update(parts, state, batch, ctx):
         mapped = batch_map(
-            _Declared({name: parts[name] for name in reads}), batch, ctx._replace(key=fold(ctx.key, MAPPED))
+            _Declared({name: parts[name] for name in reads}), batch, ctx._replace(key=fold(ctx.own_key, MAPPED))
         )
         return rule.update(parts, state, mapped, ctx)
 
@@ -673,9 +685,9 @@ def fold(key: Key, index: int | jax.Array) -> Key:
     return jax.random.fold_in(key, index)
 
 
-def each_key(key: Key, n: int) -> Key:
+def each_key(key: Key, n: int, first: int | jax.Array = 0) -> Key:
     """A key for each of n things by global index, so that the draw is the same in every layout. Returns [n]."""
-    return jax.vmap(lambda i: fold(key, i))(jnp.arange(n))
+    return jax.vmap(lambda i: fold(key, i))(first + jnp.arange(n))
 
 
 def _union(rules: Iterable[Rule]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -5,11 +5,14 @@ the source, and makes `ratio` updates. A *chunk* is one `lax.scan` over ticks, w
 The host's turn between chunks (checkpoints, logs, plots) is `jaxrl.run`'s.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxrl.core import (
     Agent,
@@ -74,8 +77,11 @@ class Loop(NamedTuple):
 ACT, SAMPLE, LEARN, OBSERVE, REFRESH, RATIO = range(6)
 
 
-def loop(env: Env | None, recipe: Recipe) -> Loop:
+def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int = 1) -> Loop:
     """The loop over an environment, or (with None) over the source alone, where the clock counts updates.
+
+    Args:
+        axis, devices: name and size of the mesh axis over which it runs; see `over_devices`, which gives them.
 
     Raises:
         BadInput: a setting of the recipe that cannot run, by name.
@@ -88,43 +94,51 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
     if recipe.warmup < 0:
         raise BadInput(f"warmup is {recipe.warmup}; it is a number of frames, at least 0.")
     envs = None if env is None else batched(env, recipe.num_envs, recipe.starts)
-    frames = max(int(ratio), 1) if env is None else recipe.num_envs * recipe.unroll * env.specs.frames
+    frames = max(int(ratio), 1) if env is None else recipe.num_envs * recipe.unroll * env.specs.frames * devices
     most = recipe.most if callable(ratio) else ratio
     if most is None:
         raise BadInput("ratio is a function, so `most` has to say how many updates a tick it asks for at most.")
     observe, rule = chain(agent.observe if envs else {}), chain(agent.rules)
-    everyone = jnp.arange(recipe.num_envs)
+
+    def first() -> jax.Array | int:
+        """The number of this device's first environment."""
+        return 0 if axis is None else jax.lax.axis_index(axis) * recipe.num_envs
 
     def stream(run: Run, which: int, step=None) -> Key:
         return fold(fold(run.key, run.step if step is None else step), which)
 
+    def context(key: Key, step: jax.Array, update: jax.Array) -> Ctx:
+        return Ctx(key, step, update, axis)
+
     def init(key: Key) -> Run:
         key_parts, key_envs, key_run = jax.random.split(key, 3)
         parts = agent.init(key_parts)
-        state, last = ((), ()) if envs is None else envs.reset(key_envs, parts)
+        state, last = ((), ()) if envs is None else envs.reset(key_envs, parts, first())
         memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (recipe.num_envs, *jnp.shape(x))), agent.memory())
         run = Run(parts, rule.init(parts), observe.init(parts), (), state, last, memory, key_run, jnp.int32(0))
         example = () if envs is None else jax.eval_shape(collect, run)[1]
         return run._replace(source=source.init(example))
 
-    def act(run: Run, key: Key, obs: PyTree, memory: PyTree):
+    def keys_at(run: Run, t: jax.Array) -> Key:
+        """Each environment's key for acting at the tick's step t: [N]."""
+        return each_key(fold(stream(run, ACT), t), recipe.num_envs, first())
+
+    def act(run: Run, keys: Key, obs: PyTree, memory: PyTree):
         """Actions for all environments; uniform ones during the warm-up."""
 
-        def policy(i, obs, memory):
-            return agent.act(run.parts, memory, obs, Ctx(fold(key, i), run.step), True)
+        def policy(key, obs, memory):
+            return agent.act(run.parts, memory, obs, Ctx(key, run.step), True)
 
-        action, memory, extras = jax.vmap(policy)(everyone, obs, memory)
+        action, memory, extras = jax.vmap(policy)(keys, obs, memory)
         if recipe.warmup > 0:
-            uniform = jax.vmap(lambda i: env.specs.action.sample(fold(fold(key, i), 1)))(everyone)
+            uniform = jax.vmap(lambda key: env.specs.action.sample(fold(key, 1)))(keys)
             action = jnp.where(run.step < recipe.warmup, uniform, action)
         return action, memory, extras
 
     def collect(run: Run) -> tuple[Run, Batch]:
-        key = stream(run, ACT)
-
-        def step(carry, t):
+        def step(carry, keys):
             state, obs, memory = carry
-            action, after, extras = act(run, fold(key, t), obs, memory)
+            action, after, extras = act(run, keys, obs, memory)
             state, out, following = envs.step(state, action)
             end = out.end
             fresh = jax.tree.map(lambda x: jnp.broadcast_to(x, (recipe.num_envs, *jnp.shape(x))), agent.memory())
@@ -141,16 +155,20 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
             }
             return (state, following, where(end, fresh, after)), transition
 
-        (state, last, memory), transitions = jax.lax.scan(
-            step, (run.envs, run.last, run.memory), jnp.arange(recipe.unroll)
-        )
+        # All keys at once: hashed one by one in the scan they are a tenth of what a small policy's step costs.
+        keys = jax.vmap(lambda t: keys_at(run, t))(jnp.arange(recipe.unroll))
+        (state, last, memory), transitions = jax.lax.scan(step, (run.envs, run.last, run.memory), keys)
         step_now = run.step + jnp.int32(frames)
         return run._replace(envs=state, last=last, memory=memory, step=step_now), transitions
 
     def learn(run: Run, transitions: Batch) -> tuple[Run, Metrics]:
         began = run.step - jnp.int32(frames)
-        ctx = Ctx(stream(run, OBSERVE, began), began, began // jnp.int32(frames))
-        parts, observing, seen = observe.update(run.parts, run.observe, transitions, ctx)
+        ctx = context(stream(run, OBSERVE, began), began, began // jnp.int32(frames))
+        # Parts are the same on all devices, so that what is learned by looking has to look at all environments.
+        gathered = transitions
+        if axis is not None and agent.observe:
+            gathered = jax.lax.all_gather(transitions, axis, axis=1, tiled=True)
+        parts, observing, seen = observe.update(run.parts, run.observe, gathered, ctx)
         held = run.source if env is None else source.add(run.source, transitions, ctx)
         run = run._replace(parts=parts, observe=observing, source=held)
         run, learned = update(run, began)
@@ -158,13 +176,14 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
 
     def update(run: Run, began: jax.Array) -> tuple[Run, Metrics]:
         """`ratio` times: sample, the rules in order, note. A dynamic trip count needs no branch for the warm-up."""
-        key_sample, key_learn = stream(run, SAMPLE, began), stream(run, LEARN, began)
+        key_sample = context(stream(run, SAMPLE, began), began, began).own_key
+        key_learn = stream(run, LEARN, began)
         number = began // jnp.int32(frames) * most
         note = source.note or (lambda held, batch, metrics: held)
 
         def learned(i, parts, rules, held):
             batch = source.sample(held, parts, fold(key_sample, i))
-            parts, rules, metrics = rule.update(parts, rules, batch, Ctx(fold(key_learn, i), began, number + i))
+            parts, rules, metrics = rule.update(parts, rules, batch, context(fold(key_learn, i), began, number + i))
             return parts, rules, batch, metrics
 
         def noting(i, carry):
@@ -204,10 +223,10 @@ def loop(env: Env | None, recipe: Recipe) -> Loop:
         if recipe.starts is not None:
             run = run._replace(envs=envs.refresh(run.envs, run.parts, stream(run, REFRESH)))
         run, metrics = jax.lax.scan(tick, run, None, length=ticks)
-        return run, {name: over_chunk(values) for name, values in metrics.items()}
+        return run, {name: over_chunk(values, axis) for name, values in metrics.items()}
 
     def acting(run: Run, t: jax.Array):
-        return act(run, fold(stream(run, ACT), t), run.last, run.memory)
+        return act(run, keys_at(run, t), run.last, run.memory)
 
     return Loop(init, collect, learn, chunk, frames, most, acting)
 
@@ -223,12 +242,22 @@ def average(metrics: Metrics) -> Metrics:
     return {name: jnp.nanmean(jnp.asarray(m, jnp.float32)) for name, m in metrics.items()}
 
 
-def over_chunk(values: jax.Array) -> jax.Array:
-    """[ticks] -> [], or [ticks, 2] of (sum, count) -> sum over count; NaN where there was nothing to average."""
+def over_chunk(values: jax.Array, axis: str | None = None) -> jax.Array:
+    """[ticks] -> [], or [ticks, 2] of (sum, count) -> sum over count; NaN where there was nothing to average.
+
+    Args:
+        axis: a mesh axis whose devices are averaged over too.
+    """
     if values.ndim == 1:
-        return jnp.nanmean(values)
-    total, count = values.astype(jnp.float32).sum(axis=0)
+        values = jnp.stack([jnp.where(jnp.isnan(values), 0, values), ~jnp.isnan(values)], axis=1)
+    both = values.astype(jnp.float32).sum(axis=0)
+    total, count = both if axis is None else jax.lax.psum(both, axis)
     return jnp.where(count > 0, total / count, jnp.nan)
+
+
+def layout() -> str:
+    """How seeds are laid out where nobody says: 'map' on CPUs and 'vmap' on accelerators."""
+    return "map" if jax.default_backend() == "cpu" else "vmap"
 
 
 def over_seeds(one: Loop, how: str | None = None) -> Loop:
@@ -236,9 +265,9 @@ def over_seeds(one: Loop, how: str | None = None) -> Loop:
 
     Args:
         how: 'vmap' (side by side, the point on accelerators) or 'map' (one after another inside the program, faster
-            where cores are few); None chooses by backend.
+            where cores are few); None is `layout`'s choice, by backend.
     """
-    how = how or ("map" if jax.default_backend() == "cpu" else "vmap")
+    how = how or layout()
     axes = Run(*([0] * len(Run._fields)))._replace(step=None)
 
     def each(fn, run, *rest):
@@ -269,6 +298,58 @@ def over_seeds(one: Loop, how: str | None = None) -> Loop:
         one.frames,
         one.updates,
     )
+
+
+SPREAD = ("source", "envs", "last", "memory")  # what each device has of its own
+
+
+def over_devices(env: Env, recipe: Recipe, devices: Sequence[jax.Device] | None = None) -> Loop:
+    """The loop with environments and source spread over devices, each with a replay of its own, and gradients averaged.
+
+    Nothing but gradients (and, for rules that observe, fresh transitions) passes between devices. Fields of a `Run`
+    that are spread gain a leading [devices], sharded; the others are the same everywhere. Environments draw the numbers
+    that they would on one device; replays, and losses that draw, have numbers of their own on each.
+
+    Args:
+        recipe: counts all environments in `num_envs`; its source is each device's, with a share of capacity and batch.
+        devices: None takes all.
+
+    Raises:
+        BadInput: the environments are not a multiple of the devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    if recipe.num_envs % len(devices):
+        raise BadInput(f"num_envs is {recipe.num_envs}, which {len(devices)} devices do not divide: choose a multiple.")
+    share = replace(recipe, num_envs=recipe.num_envs // len(devices))
+    one = loop(env, share, "env", len(devices))
+    mesh = Mesh(np.array(devices), ("env",))
+    whole, spread, columns = PartitionSpec(), PartitionSpec("env"), PartitionSpec(None, "env")
+    run_specs = Run(*(spread if name in SPREAD else whole for name in Run._fields))
+    own = lambda run: run._replace(**{n: jax.tree.map(lambda x: x[0], getattr(run, n)) for n in SPREAD})
+    lead = lambda run: run._replace(**{n: jax.tree.map(lambda x: x[None], getattr(run, n)) for n in SPREAD})
+
+    def each(fn, ins, outs):
+        return jax.shard_map(fn, mesh=mesh, in_specs=ins, out_specs=outs, check_vma=False)
+
+    def on_own(fn, ins, outs):
+        def local(run, *rest):
+            run, other = fn(own(run), *rest)
+            return lead(run), other
+
+        return each(local, (run_specs, *ins), (run_specs, outs))
+
+    return Loop(
+        each(lambda key: lead(one.init(key)), (whole,), run_specs),
+        on_own(one.collect, (), columns),
+        on_own(lambda *given: _mean_metrics(one.learn(*given)), (columns,), whole),
+        lambda run, ticks: on_own(lambda run: one.chunk(run, ticks), (), whole)(run),
+        one.frames,
+        one.updates,
+    )
+
+
+def _mean_metrics(learned: tuple[Run, Metrics]) -> tuple[Run, Metrics]:
+    return learned[0], jax.lax.pmean(learned[1], "env")
 
 
 def train(

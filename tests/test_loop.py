@@ -1,6 +1,11 @@
 """The loop: one program, exact clocks, true ends, seeds, events, offline runs, evaluation."""
 
 import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +17,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from envs.core import action_repeat
 from envs.probes import countdown, probe
 from jaxrl.core import Agent, BadInput, Box, Env, Event, Recipe, Specs, TimeStep, first, mean, minimise, stateless
-from jaxrl.loop import evaluate, fit, loop, over_seeds, train
+from jaxrl.loop import evaluate, fit, loop, over_devices, over_seeds, train
 from jaxrl.sources import dataset, latest, rollout, uniform
 
 KEY = jax.random.key(3)
+ROOT = Path(__file__).parents[1]
 
 
 def value_agent(gamma: float, size: int, lr: float = 0.2) -> Agent:
@@ -274,3 +280,39 @@ def test_settings_that_cannot_run_are_refused():
     ]:
         with pytest.raises(BadInput, match=sentence):
             train(probe(1), ok, latest(), KEY, **{"steps": 12, **setting})
+
+
+# ----------------------------------------------------------------------------------------------------------- devices
+
+
+@pytest.fixture(scope="module")
+def spread():
+    """What four virtual devices found, in a process of their own: the number of devices is fixed when jax starts."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
+    script = [sys.executable, str(ROOT / "tests" / "devices.py")]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=600, env={**os.environ, **flags})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["devices"] == 4
+    return found
+
+
+def test_four_devices_learn_what_one_does(spread):
+    found = spread["on_policy"]
+    assert found["moved"] > 1e-4
+    assert found["parts_apart"] < 1e-6 and found["observations_apart"] < 1e-6 and found["metrics_apart"] < 1e-5
+    assert found["steps"] == [96, 96]  # 3 ticks of 4 steps in all of 8 environments, however they are spread
+
+
+def test_each_device_has_a_replay_of_its_own(spread):
+    """2 of 8 environments each; statistics count all: what 5 steps led to, and what 8 episodes began with."""
+    found = spread["off_policy"]
+    assert found["replay"] == [4, 21, 2, 3] and found["replays_differ"] == 4
+    assert found["same_parts"] and found["seen"] == 48 and np.isfinite(found["loss"])
+
+
+def test_environments_that_cannot_be_shared_out_are_refused():
+    env = probe(1)
+    recipe = Recipe(agent_of_probe(), latest(), num_envs=3)
+    with pytest.raises(BadInput, match="num_envs is 3, which 2 devices do not divide"):
+        over_devices(env, recipe, [jax.devices()[0]] * 2)
