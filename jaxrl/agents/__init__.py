@@ -6,6 +6,7 @@ The table holds names only, so that a command line can list and suggest agents w
 AGENTS = {
     "sac": "jaxrl.agents.sac",
     "td3": "jaxrl.agents.td3",
+    "fast_td3": "jaxrl.agents.fast_td3",
     "redq": "jaxrl.agents.redq",
     "droq": "jaxrl.agents.droq",
     "crossq": "jaxrl.agents.crossq",
@@ -16,6 +17,7 @@ AGENTS = {
     "dr_q": "jaxrl.agents.dr_q",
     "flash_sac": "jaxrl.agents.flash_sac",
     "ppo": "jaxrl.agents.ppo",
+    "reppo": "jaxrl.agents.reppo",
     "drq": "jaxrl.agents.drq",
     "drqv2": "jaxrl.agents.drqv2",
     "dqn": "jaxrl.agents.dqn",

@@ -82,8 +82,8 @@ def phases(specs: Specs, config: Config) -> tuple[Callable, Callable, Callable, 
 
 # ------------------------------------------------------------------------------------------------------------- terms
 
-# What the codes learn beside dynamics and reward, from frozen parts, predicted codes [B, c], guesses of the end [B], and
-# what the batch says of this step: its name and loss [B].
+# What the codes learn beside dynamics and reward, from frozen parts, predicted codes [B, c], guesses of the end [B] and
+# one step of the batch: its name and loss [B].
 Further = Callable[[Parts, jax.Array, jax.Array, Batch], dict[str, jax.Array]]
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.core import Batch, Ctx, Parts, PyTree, Rule, batched, fold
-from jaxrl.loop import LEARN, OBSERVE, REFRESH, SAMPLE, Run
+from jaxrl.loop import LEARN, OBSERVE, RATIO, REFRESH, SAMPLE, Run
 from jaxrl.run.checkpoint import is_key, leaves
 from jaxrl.run.programs import Many, finite
 
@@ -63,29 +63,33 @@ def diagnose(runs: Many, run: Run, ticks: int) -> Finding | None:
 def culprits(runs: Many, run: Run, transitions: Batch) -> Iterator[Finding]:
     """One tick's learning, rule by rule, with the keys that the loop gives: each rule that leaves a part not finite."""
     agent, source, frames = runs.recipe.agent, runs.recipe.source, runs.one.frames
-    began, step = run.step - frames, run.step
+    began, after = run.step - frames, int(run.step)
     stream = lambda which: fold(fold(run.key, began), which)
 
-    ctx = Ctx(stream(OBSERVE), step, began // frames)
-    parts, _, _, found = yield from apply(agent.observe, run.parts, run.observe, transitions, ctx)
+    ctx = Ctx(stream(OBSERVE), began, began // frames)
+    parts, _, _, found = yield from apply(agent.observe, run.parts, run.observe, transitions, ctx, after)
     if found:
         return
     held = source.add(run.source, transitions, ctx)
     number = began // frames * runs.one.updates
     ratio = runs.recipe.ratio
-    count = ratio(parts, Ctx(fold(stream(LEARN), -1), step, number)) if callable(ratio) else ratio
+    count = ratio(parts, Ctx(stream(RATIO), began, number)) if callable(ratio) else ratio
     states = run.rules
     for i in range(int(count)):
         batch = source.sample(held, parts, fold(stream(SAMPLE), i))
-        ctx = Ctx(fold(stream(LEARN), i), step, number + i)
-        parts, states, metrics, found = yield from apply(agent.rules, parts, states, batch, ctx)
+        ctx = Ctx(fold(stream(LEARN), i), began, number + i)
+        parts, states, metrics, found = yield from apply(agent.rules, parts, states, batch, ctx, after)
         if found:
             return
         held = held if source.note is None else source.note(held, batch, metrics)
 
 
-def apply(rules: Mapping[str, Rule], parts: Parts, states: PyTree, batch: Batch, ctx: Ctx):
-    """The rules in order, as `chain` runs them: yields a Finding and stops at the first that spoils a part."""
+def apply(rules: Mapping[str, Rule], parts: Parts, states: PyTree, batch: Batch, ctx: Ctx, after: int):
+    """The rules in order, as `chain` runs them: yields a Finding and stops at the first that spoils a part.
+
+    Args:
+        after: the clock after the tick.
+    """
     states, metrics = dict(states), {}
     for i, (name, rule) in enumerate(rules.items()):
         parts, states[name], found = jax.jit(rule.update)(
@@ -94,7 +98,7 @@ def apply(rules: Mapping[str, Rule], parts: Parts, states: PyTree, batch: Batch,
         metrics |= {f"{name}/{metric}": value for metric, value in found.items()}
         bad = first_bad(finite(parts))
         if bad:
-            yield Finding(bad[0], name, int(ctx.step), batch, spoilt(batch))
+            yield Finding(bad[0], name, after, batch, spoilt(batch))
             return parts, states, metrics, True
     return parts, states, metrics, False
 
