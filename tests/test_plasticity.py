@@ -6,6 +6,7 @@ import optax
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxrl.core import Ctx, minimise
+from jaxrl.nets import bounded_spectra
 from jaxrl.rules.resets import restarting, shrink_and_perturb
 from jaxrl.statistics.plasticity import active_fraction, dormant_ratio, feature_rank, weight_norm
 
@@ -26,6 +27,19 @@ def test_feature_rank():
     assert feature_rank(jnp.outer(jnp.arange(1.0, 5), jnp.ones(3))) == 1
     assert feature_rank(jnp.diag(jnp.array([90.0, 9.5, 0.5]))) == 2  # 99.5 of 100 is held by two
     assert feature_rank(jnp.zeros((4, 3))) == 0
+
+
+def test_spectra_are_bounded_and_what_is_within_stays():
+    """Singular values of 3 and 1 become 1 and 1/3; a kernel whose largest is 1/2, and biases, stay as they are."""
+    turned, _ = jnp.linalg.qr(jax.random.normal(KEY, (4, 2)))
+    tree = {"a": {"kernel": turned * jnp.array([3.0, 1.0]), "bias": jnp.full(2, 9.0)}, "b": {"kernel": turned / 2}}
+    found = bounded_spectra(tree)
+    assert_allclose(jnp.linalg.svd(found["a"]["kernel"], compute_uv=False), [1, 1 / 3], rtol=1e-5)
+    assert_array_equal(found["a"]["bias"], tree["a"]["bias"])
+    assert_array_equal(found["b"]["kernel"], tree["b"]["kernel"])
+    window = {"kernel": jax.random.normal(KEY, (2, 2, 3, 8))}
+    bounded = bounded_spectra(window, most=0.5, turns=50)["kernel"].reshape(12, 8)
+    assert_allclose(jnp.linalg.svd(bounded, compute_uv=False)[0], 0.5, rtol=1e-3)
 
 
 def test_shrink_and_perturb():

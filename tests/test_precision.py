@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxrl.core import BadInput, Ctx, every, minimise, stateless
-from jaxrl.nets import MLP, in_precision, net, policy
+from jaxrl.nets import MLP, computing, in_precision, net
 from jaxrl.rules.precision import loss_scaled
 
 KEY = jax.random.key(3)
@@ -16,7 +16,7 @@ WIDE = net(MLP((32,), 2, norm="plain"), OBS)
 
 
 def test_products_are_narrow_and_parameters_and_outputs_wide():
-    narrow = in_precision(WIDE, policy("bfloat16"))
+    narrow = in_precision(WIDE, computing("bfloat16"))
     parameters, x = narrow.init(KEY), jnp.ones((3, 4))
     assert {leaf.dtype for leaf in jax.tree.leaves(parameters)} == {jnp.dtype("float32")}
     program = jax.jit(narrow.apply).lower(parameters, x).as_text().splitlines()
@@ -30,10 +30,10 @@ def test_gradients_point_where_those_of_float32_do():
     parameters, x = WIDE.init(KEY), jax.random.normal(KEY, (64, 4))
     of = lambda net: jax.grad(lambda p: (net.apply(p, x) ** 2).mean())(parameters)
     flat = lambda tree: jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
-    full, narrow = flat(of(WIDE)), flat(of(in_precision(WIDE, policy("bfloat16"))))
+    full, narrow = flat(of(WIDE)), flat(of(in_precision(WIDE, computing("bfloat16"))))
     assert narrow.dtype == jnp.float32
     assert full @ narrow / jnp.linalg.norm(full) / jnp.linalg.norm(narrow) > 0.99
-    assert_array_equal(flat(of(in_precision(WIDE, policy("float32")))), full)
+    assert_array_equal(flat(of(in_precision(WIDE, computing("float32")))), full)
 
 
 def test_small_gradients_survive_float16_by_scaling_alone():
@@ -94,6 +94,6 @@ def test_scaling_reaches_through_wrappings():
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(BadInput, match="Did you mean 'bfloat16'"):
-        policy("bfloat")
+        computing("bfloat")
     with pytest.raises(BadInput, match="there is none in this one"):
         loss_scaled(stateless(lambda parts, batch, ctx: ({}, {}), ()))

@@ -113,6 +113,16 @@ def test_fast_td3_believes_the_lesser_critic_in_each_row(judged):
     assert_allclose(found["q"], [0] * B, atol=1e-5)
 
 
+def test_fast_td3_computes_narrowly_where_it_is_told_to():
+    """Much the same loss, of 16-bit products; parameters stay as wide as they were."""
+    wide, parts = begun(fast_td3, TINY)
+    narrow, same = begun(fast_td3, replace(TINY, precision="bfloat16"))
+    losses = [agent.rules["critic"].around[1].loss(parts, parts, batch(), KEY)[0] for agent in (wide, narrow)]
+    assert losses[0] != losses[1]
+    assert_allclose(*losses, rtol=0.02)
+    assert not moved(parts, same)
+
+
 def test_fast_td3_moves_its_actor_with_every_second_update_and_its_target_with_each():
     agent, start = begun(fast_td3, TINY)
     actor, target = agent.rules["actor"], agent.rules["target"]

@@ -6,10 +6,11 @@ clipped to an environment's bounds, where the authors leave that to the simulato
 not the policy's; a batch is drawn from all that is kept, not in equal shares from each environment; of two target
 critics the lesser is the one that expects less before its distribution is put on the bins, not after; statistics of
 observations count what is seen in acting, not batches too, and normalise as PPO's do; biases begin at zero. Not here:
-observations of the critics' own, the mean of both critics in place of the lesser, and 16-bit floats.
+observations of the critics' own, and the mean of both critics in place of the lesser.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jaxrl.agents.common import at_least, continuous, vector, within
 from jaxrl.agents.simba_v2 import categorical_loss, distribution, means
 from jaxrl.agents.td3 import smoothed
 from jaxrl.core import Agent, BadInput, Recipe, Specs, adam, every, mean, minimise, on, track
-from jaxrl.nets import MLP, ensemble, net
+from jaxrl.nets import MLP, computing, ensemble, in_precision, net
 from jaxrl.rules.statistics import moments, normalise, observation_statistics
 from jaxrl.sources import uniform
 
@@ -49,6 +50,7 @@ class Config:
     smoothing: float = 0.001  # standard deviation of the noise on target actions
     smoothing_clip: float = 0.5  # of that noise, either way
     delay: int = 2  # critic updates to one of the actor
+    precision: Literal["float32", "bfloat16"] = "float32"  # in which networks compute; the authors' is bfloat16
 
     def __post_init__(self):
         at_least(self, num_envs=1, ratio=0, batch=1, capacity=1, warmup=0, atoms=2, lr=0, decay=0, n=1)
@@ -70,9 +72,10 @@ def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless it shows vectors and acts in [-1, 1]."""
     dims, length = continuous("fast_td3", specs.action), vector("fast_td3", specs.observation)
     action = jax.ShapeDtypeStruct((dims,), jnp.float32)
-    policy = net(MLP(config.widths, dims, kernel_init=UNIFORM, final_init=SMALL), specs.observation)
+    how = computing(config.precision)
+    policy = in_precision(net(MLP(config.widths, dims, kernel_init=UNIFORM, final_init=SMALL), specs.observation), how)
     values = MLP(config.critic_widths, config.atoms, kernel_init=UNIFORM)
-    heads = ensemble(net(values, specs.observation, action), 2)
+    heads = in_precision(ensemble(net(values, specs.observation, action), 2), how)
     bins = jnp.linspace(*config.support, config.atoms)
 
     def mu(actor, obs):

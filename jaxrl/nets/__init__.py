@@ -3,8 +3,8 @@
 from jaxrl.nets.conv import Conv, Trunk, TrunkMLP, side_after
 from jaxrl.nets.hyper import HyperNet, unit_columns
 from jaxrl.nets.mlp import MLP, Net, ResidualMLP, drawing, ensemble, leaky_relu, net, orthogonal, sparse_uniform, xavier
-from jaxrl.nets.norm import NormedMLP, NormedNet, NormedResidual, normed, normed_ensemble, unit_weights
-from jaxrl.nets.precision import Policy, in_precision, policy
+from jaxrl.nets.norm import NormedMLP, NormedNet, NormedResidual, bounded_spectra, normed, normed_ensemble, unit_weights
+from jaxrl.nets.precision import Policy, computing, in_precision
 from jaxrl.nets.recurrent import MemoryNet, gru_net, mlp_net, unrolled
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     "ResidualMLP",
     "Trunk",
     "TrunkMLP",
+    "bounded_spectra",
+    "computing",
     "drawing",
     "ensemble",
     "gru_net",
@@ -30,7 +32,6 @@ __all__ = [
     "normed",
     "normed_ensemble",
     "orthogonal",
-    "policy",
     "side_after",
     "sparse_uniform",
     "unit_columns",

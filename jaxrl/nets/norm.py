@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrl.core import Key, PyTree
-from jaxrl.nets.hyper import HyperDense, unit_columns
+from jaxrl.nets.hyper import HyperDense, unit, unit_columns
 
 
 class NormedNet(NamedTuple):
@@ -123,6 +123,23 @@ class NormedMLP(nn.Module):
             x = nn.Dense(width, use_bias=not self.first, kernel_init=self.kernel_init)(x)
             x = nn.relu(norm(x)) if self.first else norm(nn.relu(x))
         return nn.Dense(self.outputs, kernel_init=self.kernel_init)(x)
+
+
+def bounded_spectra(parameters: PyTree, most: float = 1.0, turns: int = 10) -> PyTree:
+    """The parameters with no kernel's largest singular value above `most`; the rest stays  (Miyato et al. 2018).
+
+    The value is estimated anew, by `turns` of power iteration from a fixed start, and so from below: a spectrum whose
+    two largest values lie close may stay a little above. Kernels of convolutions count as [inputs, outputs] matrices.
+    """
+
+    def one(path, x):
+        if path[-1] != jax.tree_util.DictKey("kernel"):
+            return x
+        matrix = x.reshape(-1, x.shape[-1])
+        u = jax.lax.fori_loop(0, turns, lambda i, u: unit(matrix.T @ (matrix @ u)), unit(jnp.ones(x.shape[-1])))
+        return x * jnp.minimum(1, most / jnp.maximum(jnp.linalg.norm(matrix @ u), 1e-8))
+
+    return jax.tree_util.tree_map_with_path(one, parameters)
 
 
 class UnitRMS(nn.Module):

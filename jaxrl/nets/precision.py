@@ -21,7 +21,7 @@ class Policy(NamedTuple):
     output: jnp.dtype
 
 
-def policy(name: str) -> Policy:
+def computing(name: str) -> Policy:
     """'float32', or parameters and outputs of float32 around a computation in 'bfloat16' or 'float16'.
 
     Raises:
