@@ -113,7 +113,7 @@ def test_dqn_on_probes():
 @pytest.mark.parametrize("continuous", [False, True])
 def test_ppo_on_probes(continuous):
     def values(recipe, parts, obs):
-        return jax.vmap(lambda o: recipe.agent.act(parts, recipe.agent.memory(), o, None, False)[2])(obs)["value"]
+        return net(MLP(PPO.widths, 1, jnp.tanh), obs[0]).apply(parts["critic"], obs)[..., 0]
 
     found, right, score = on_probes(ppo, PPO, 64 * 60, values, continuous)
     assert_allclose(found[:3], right[:3], atol=0.1)
@@ -143,7 +143,8 @@ def test_ppo_bootstraps_a_time_limit():
         env = countdown(4, terminates)
         recipe = ppo.recipe(env.specs, PPO)
         run, _ = train(env, recipe.agent, recipe.source, KEY, steps=64 * 150, **settings(recipe))
-        return recipe.agent.act(run.parts, recipe.agent.memory(), jax.nn.one_hot(0, 4), None, False)[2]["value"]
+        obs = jax.nn.one_hot(0, 4)
+        return net(MLP(PPO.widths, 1, jnp.tanh), obs).apply(run.parts["critic"], obs)[0]
 
     cut_off, over = jax.jit(lambda: jax.lax.map(value, jnp.array([False, True])))()
     assert_allclose(over, 3.439, atol=0.1)
@@ -368,7 +369,8 @@ def test_every_agent_in_the_table_builds_and_describes_itself():
 
     for name in AGENTS:
         module = importlib.import_module(AGENTS[name])
-        boxes = dict.fromkeys(("sac", "td3", "redq", "droq", "crossq", "simba_v2", "bro", "xqc", "flash_sac"), BOX)
+        boxed = "sac td3 fast_td3 redq droq crossq simba_v2 bro xqc flash_sac mrq dr_q reppo"
+        boxes = dict.fromkeys(boxed.split(), BOX)
         specs = {**boxes, "drq": IMAGES, "drqv2": IMAGES}.get(name, DISCRETE)
         assert "rules" in describe(module.recipe(specs, module.Config()).agent)
 

@@ -8,7 +8,9 @@ import pytest
 
 from experiments.bench import __main__ as bench
 from experiments.bench import measure
-from experiments.bench.cases import CASES, quick
+from experiments.bench.cases import CASES, Case, Pair, quick
+from experiments.bench.sides import ours
+from experiments.bench.worker import Side
 
 HERE = Path(sys.executable)
 
@@ -22,6 +24,20 @@ def counting(settings):
         state["work"] += sum(range(20_000))
     return Side(settings["units"], lambda: None, window, lambda: settings.get("finite", True), settings.get("count"))
 """
+
+
+CHECKOUT = """
+import navix  # for another environment: nothing here uses it
+import jax.numpy as jnp
+from flax.training.train_state import TrainState
+
+def make_train(config):
+    def train(key):
+        learner = TrainState(0, None, {"w": jnp.ones(3)}, None, None)
+        return {"runner_state": (learner,), "metrics": jnp.zeros(config["NUM_STEPS"])}
+    return train
+"""
+PURE = {"env": "CartPole-v1", "activation": "tanh", "lr": 1e-3, "epochs": 1, "minibatches": 1}
 
 
 @pytest.fixture
@@ -107,6 +123,30 @@ def test_a_missing_library_and_a_missing_interpreter_are_absent(toy, monkeypatch
     assert "make bench-peers" in measure.start({"peer": ("toy_side:counting", {})})[1]["peer"]
 
 
+@pytest.mark.parametrize(("library", "home"), [("sb3", "peers"), ("purejaxrl", "peers"), ("brax", "ours")])
+def test_peers_have_an_environment_of_their_own(library, home):
+    assert measure.interpreter(f"experiments.bench.sides.{library}:ppo") == measure.PYTHON[home]
+
+
+def test_a_checkout_is_named_by_a_variable_and_absent_without(toy, monkeypatch, tmp_path):
+    target = "experiments.bench.sides.purejaxrl:ppo", PURE | {"num_envs": 2, "unroll": 4, "units": 16}
+    monkeypatch.delenv("PUREJAXRL", raising=False)
+    assert "PUREJAXRL" in measure.start({"peer": target})[1]["peer"]
+    (tmp_path / "purejaxrl").mkdir()
+    (tmp_path / "purejaxrl/ppo.py").write_text(CHECKOUT)
+    monkeypatch.setenv("PUREJAXRL", str(tmp_path))
+    found, absent = measure.rates({"peer": target}, repeats=1)
+    assert not absent
+    assert [found["peer"][name] for name in ("units", "parameters", "updates", "finite")] == [16, 3, 1 / 8, True]
+    assert found["peer"]["versions"]["purejaxrl"] == "unknown"  # what is no repository has no commit
+
+
+def test_an_update_as_the_unit_whatever_its_ratio_to_steps(monkeypatch):
+    monkeypatch.setattr(ours, "whole", lambda settings: Side(75, None, None, None, 10, 8.0))
+    side = ours.updating({})
+    assert (side.units, side.updates) == (600, 1.0)
+
+
 def test_states_that_are_not_finite_void_the_rate(toy):
     with pytest.raises(RuntimeError, match="not finite"):
         measure.rates({"ours": ("toy_side:counting", {"units": 1, "finite": False})}, repeats=1)
@@ -127,6 +167,14 @@ def test_every_pair_names_sides_of_its_case_and_records_have_unique_names():
         if case.kind != "figures":
             # A goal that our own figure has to reach needs no peer.
             assert {pair.peer for pair in case.pairs if pair.goal_of != "ours"} <= set(case.sides)
+
+
+def test_a_case_without_a_side_of_the_name_ours_is_run_by_the_names_that_it_has(toy):
+    sides = {name: ("toy_side:counting", {"units": units}) for name, units in (("one", 7), ("eight", 56))}
+    case = Case("updates a core-second", "", sides, (Pair("utd", "one", 0.0, ours="eight"),), repeats=1)
+    (found,), _ = bench.run(case)
+    assert found["met"]
+    assert found["against"] == "one"
 
 
 def test_quick_shortens_windows_but_never_below_their_least():

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from jaxrl.core import Agent, BadInput, Box, Env, Event, Recipe, Specs, TimeStep, first, mean, minimise, stateless
+from jaxrl.loop import layout
 from jaxrl.run import Diverged, Settings, checkpoint, driver, execute, load
 from jaxrl.run.programs import many
 from jaxrl.run.sinks import Guarded, read
@@ -252,9 +253,11 @@ def test_a_checkpoint_within_the_budget_only(tmp_path):
     assert [p.name for p in checkpoint.published(tmp_path / "checkpoints")] == [f"{40:012d}"]
 
 
-def test_seeds_have_a_row_each_and_continue_bit_for_bit(straight, tmp_path):
+def test_seeds_have_a_row_each_and_continue_bit_for_bit(straight, tmp_path, capsys):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     line = execute(walk(), linear(), whole, settings(seeds=2), ABOUT)
+    said = {"map": "one after another", "vmap": "side by side"}[layout()]
+    assert f"2 seeds train {said}" in capsys.readouterr().err
     execute(walk(), linear(), halves, settings(20, seeds=2), ABOUT)
     again = execute(walk(), linear(), halves, settings(seeds=2, resume=True), ABOUT)
     assert line["parameters_sha256"] == again["parameters_sha256"] and rows(whole) == rows(halves)

@@ -75,13 +75,30 @@ sac = Case(
         "brax": side("brax", "sac", **SAC, **SAC_SIZE),
         "rejax": side("rejax", "sac", env="Pendulum-v1", **SAC, **SAC_SIZE),
         "sbx": side("sbx", "sac", env="Pendulum-v1", **SAC, **SAC_SIZE),
+        "sb3": side("sb3", "sac", env="Pendulum-v1", **SAC, units=300, least=300),
     },
     (
         Pair("sac-bare", "bare", 0.95),
-        Pair("sac-brax", "brax", 1.0),
-        Pair("sac-rejax", "rejax"),
-        Pair("sac-sbx", "sbx", 1.4),
+        Pair("sac-brax", "brax", 1.05),
+        Pair("sac-rejax", "rejax", 1.2),
+        Pair("sac-sbx", "sbx", 1.6),
+        Pair("sac-sb3", "sb3", 2.2),
     ),
+)
+
+
+def updates_a_step(ratio: int, units: int) -> tuple[str, dict]:
+    """Our SAC with `ratio` updates a step; the warm-up is short, so that the first window passes it."""
+    config = SAC | {"warmup": 16, "num_envs": 1, "ratio": ratio}
+    return side("ours", "updating", agent="sac", env="pendulum", config=config, units=units, least=20)
+
+
+utd = Case(
+    "updates a core-second",
+    "SAC on Pendulum as above with 8 and 20 updates a step, beside itself with one: what is above 1 is the share of "
+    "environment, acting and replay's writing in a step with one update",
+    {"one": updates_a_step(1, 600), "eight": updates_a_step(8, 75), "twenty": updates_a_step(20, 30)},
+    (Pair("utd-8", "one", 0.95, ours="eight"), Pair("utd-20", "one", 0.95, ours="twenty")),
 )
 
 # ------------------------------------------------------------------------------------------------------------ PPO
@@ -103,9 +120,41 @@ ppo = Case(
     {
         "ours": side("ours", "whole", **PPO_OURS),
         "rejax": side("rejax", "ppo", **PPO_REJAX),
+        "purejaxrl": side("purejaxrl", "ppo", **PPO_REJAX),
         "sbx": side("sbx", "ppo", env="CartPole-v1", **PPO, units=20 * PPO_TICK, least=2 * PPO_TICK),
     },
-    (Pair("ppo-rejax", "rejax", 1.0), Pair("ppo-sbx", "sbx")),
+    (Pair("ppo-rejax", "rejax", 1.3), Pair("ppo-purejaxrl", "purejaxrl", 1.3), Pair("ppo-sbx", "sbx")),
+)
+
+PPO_SIZE = {"units": 200 * PPO_TICK, "least": 40 * PPO_TICK}
+
+ppo_brax = Case(
+    "environment steps a core-second",
+    "PPO on Pendulum, a normal policy, otherwise as on CartPole; brax's minibatches are 8 pieces of 16 steps, over "
+    "which it accumulates advantages, where ours are 128 single steps",
+    {
+        "ours": side("ours", "whole", **PPO_OURS | {"env": "pendulum"} | PPO_SIZE),
+        "brax": side("brax", "ppo", **PPO, piece=16, **PPO_SIZE),
+    },
+    (Pair("ppo-brax", "brax", 1.3),),
+)
+
+
+def of_seeds(how: str | None) -> tuple[str, dict]:
+    size = {"units": 16 * 60 * PPO_TICK, "least": 16 * 6 * PPO_TICK}
+    return side("ours", "whole", **PPO_OURS | {"seeds": 16, "how": how} | size)
+
+
+seeds = Case(
+    "environment steps of all seeds a core-second",
+    "PPO on CartPole as above, 16 seeds in one program, laid out as a run would choose, by `vmap` and by `lax.map`, "
+    "beside one seed: 16 seeds at most 8 times the cost of one is a ratio of at least 2",
+    {"chosen": of_seeds(None), "vmap": of_seeds("vmap"), "map": of_seeds("map"), "one": ppo.sides["ours"]},
+    (
+        Pair("seeds-16", "one", 2.0, ours="chosen"),
+        Pair("seeds-16-vmap", "vmap", ours="chosen"),
+        Pair("seeds-16-map", "map", ours="chosen"),
+    ),
 )
 
 ppo_compile = Case(
@@ -114,7 +163,7 @@ ppo_compile = Case(
     "and a filled one (warm)",
     {"ours": ppo.sides["ours"], "rejax": ppo.sides["rejax"]},
     (
-        Pair("ppo-compile-cold", "rejax", 6.0, "ours", "cold"),
+        Pair("ppo-compile-cold", "rejax", 5.0, "ours", "cold"),
         Pair("ppo-compile-warm", "rejax", 1.5, "ours", "warm"),
     ),
     kind="compile",
@@ -132,13 +181,31 @@ DQN_PEER = {"env": "CartPole-v1", "target_every": DQN_PERIOD, **DQN}
 
 dqn = Case(
     "environment steps, an update each, a core-second",
-    "DQN on CartPole, 2x64 ReLU, batch 128, one update a step, double targets (sbx: single), capacity 10 000",
+    "DQN on CartPole, 2x64 ReLU, batch 128, one update a step, double targets (sbx, SB3: single), capacity 10 000",
     {
         "ours": side("ours", "whole", **DQN_OURS),
         "rejax": side("rejax", "dqn", **DQN_PEER, **DQN_SIZE),
         "sbx": side("sbx", "dqn", **DQN_PEER, units=1000, least=300),
+        "sb3": side("sb3", "dqn", **DQN_PEER, units=1000, least=300),
     },
-    (Pair("dqn-rejax", "rejax", 1.2), Pair("dqn-sbx", "sbx")),
+    (Pair("dqn-rejax", "rejax", 1.3), Pair("dqn-sbx", "sbx"), Pair("dqn-sb3", "sb3", 9.0)),
+)
+
+# ------------------------------------------------------------------------------------------------------------ PQN
+
+PQN = {"widths": [64, 64], "lr": 1e-4, "epochs": 4, "minibatches": 16, "num_envs": 32, "unroll": 64}
+PQN_TICK = PQN["num_envs"] * PQN["unroll"]
+PQN_SIZE = {"units": 150 * PQN_TICK, "least": 15 * PQN_TICK}
+
+pqn = Case(
+    "environment steps a core-second",
+    "PQN on CartPole, 32 environments of 64 steps, 4 epochs of 16 minibatches, 2x64 LayerNorm and ReLU (ours: "
+    "rectified Adam and the gradient's global norm clipped; rejax: Adam, each entry clipped)",
+    {
+        "ours": side("ours", "whole", agent="pqn", env="cartpole", config=PQN, **PQN_SIZE),
+        "rejax": side("rejax", "pqn", env="CartPole-v1", **PQN, **PQN_SIZE),
+    },
+    (Pair("pqn-rejax", "rejax", 1.2),),
 )
 
 # ------------------------------------------------------------------------------------------------------- stepping
@@ -244,7 +311,11 @@ CASES = {
     "sac": sac,
     "ppo": ppo,
     "ppo-compile": ppo_compile,
+    "ppo-brax": ppo_brax,
+    "seeds": seeds,
     "dqn": dqn,
+    "pqn": pqn,
+    "utd": utd,
     "step-cartpole": stepping("cartpole-swingup", "cartpole", "inverted_pendulum", 30_000, 2000),
     "step-cheetah": stepping("cheetah-run", "cheetah", "halfcheetah", 4000, 500),
     "model-cheetah": models("cheetah-run", "cheetah", 1, 1000, 100),

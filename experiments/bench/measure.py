@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = {"ours": ROOT / ".venv/bin/python", "peers": ROOT / ".venv-bench/bin/python"}
-
+PEERS = ("rejax", "sbx", "sb3", "purejaxrl")
 
 LESS_IS_BETTER = ("core-seconds", "bytes")
 
@@ -78,8 +78,8 @@ class Worker:
 
 
 def interpreter(target: str) -> Path:
-    """Rejax and sbx live in the peers' environment, everything else (brax is a dependency of ours) in our own."""
-    return PYTHON["peers" if target.partition(":")[0].endswith((".rejax", ".sbx")) else "ours"]
+    """The libraries of PEERS live in the peers' environment, everything else (brax is a dependency of ours) in ours."""
+    return PYTHON["peers" if target.partition(":")[0].rpartition(".")[2] in PEERS else "ours"]
 
 
 def equal_work(ready: dict[str, dict]) -> None:

@@ -87,16 +87,17 @@ def serve(target: str, settings: dict, say: Callable[[dict], None], turns) -> No
         return value
 
     try:
-        build = getattr(timed("import", importlib.import_module, module), factory)
+        library = timed("import", importlib.import_module, module)
     except ImportError as error:
         return say({"absent": f"{error}."})
-    side: Side = timed("build", build, settings)
+    side: Side = timed("build", getattr(library, factory), settings)
     timed("compile", side.compile)
     if settings.get("warm", True):  # also passes the start-up phase, in which nothing learns
         timed("first window", side.window)
     ready = {"seconds": seconds, "units": side.units, "parameters": side.parameters, "updates": side.updates}
     ready |= {"figures": side.figures}
-    say({"ready": {**ready, "versions": versions()}})
+    # A library that is not installed but lies somewhere tells its own version.
+    say({"ready": {**ready, "versions": versions() | getattr(library, "VERSIONS", {})}})
     for _ in turns:
         timed("window", side.window)
         say({"seconds": seconds["window"]})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxrl.agents.common import at_least, continuous, falling, vector, within
 from jaxrl.core import Agent, Batch, Discrete, Recipe, Specs, adam, epochs, minimise, on
@@ -94,7 +95,7 @@ def build(specs: Specs, config: Config) -> Agent:
     def act(parts, memory, obs, ctx, explore):
         obs = seen(parts, obs)
         memory_actor, output = actor.step(parts["actor"]["net"], memory["actor"], obs)
-        memory_critic, value = critic.step(parts["critic"], memory["critic"], obs)
+        memory_critic, _ = critic.step(parts["critic"], memory["critic"], obs)
         if choices:
             raw = (jax.random.categorical(ctx.key, output) if explore else output.argmax()).astype(jnp.int32)
             action = raw
@@ -102,33 +103,31 @@ def build(specs: Specs, config: Config) -> Agent:
             noise = jax.random.normal(ctx.key, output.shape) if explore else 0.0
             raw = output + jnp.exp(parts["actor"]["log_std"]) * noise
             action = jnp.clip(raw, -1, 1)  # for the environment only: the ratio is of the unclipped action
-        extras = {"log_prob": log_prob_of(parts["actor"], output, raw), "value": value[0]}
-        extras |= {} if choices else {"raw": raw}
+        extras = {"output": output} | ({} if choices else {"raw": raw})
         return action, {"actor": memory_actor, "critic": memory_critic}, extras
 
     def advantages(parts, batch, ctx) -> Batch:
-        """What the epochs need of a rollout [T, N]: advantages and value targets, made once."""
+        """What the epochs need of a rollout [T, N]: advantages and value targets, made once.
 
-        def value_after(memory, obs, next_obs):
-            carried, _ = critic.step(parts["critic"], memory["critic"], seen(parts, obs))
-            return critic.step(parts["critic"], carried, seen(parts, next_obs))[1][0]
+        The parts are those that acted, so values and log-probabilities are made here at once, not one by one there.
+        """
+
+        def values(memory, obs, next_obs):
+            carried, now = critic.step(parts["critic"], memory["critic"], seen(parts, obs))
+            return now[0], critic.step(parts["critic"], carried, seen(parts, next_obs))[1][0]
 
         over = lambda fn: jax.vmap(jax.vmap(fn))
-        value = batch["extras"]["value"]
         reward = scale(parts["reward_norm"], batch["reward"]) if config.normalise else batch["reward"]
-        value_next = over(value_after)(batch["memory"], batch["obs"], batch["next_obs"])
+        value, value_next = over(values)(batch["memory"], batch["obs"], batch["next_obs"])
         discount = config.gamma * batch["discount"]
         advantage = jax.vmap(gae, in_axes=(1, 1, 1, 1, None, 1), out_axes=1)(
             reward, discount, value, value_next, config.lambda_, batch["end"]
         )
         began = jnp.concatenate([jnp.zeros_like(batch["end"][:1]), batch["end"][:-1]])
-        made = {
-            "obs": seen(parts, batch["obs"]),
-            "action": batch["extras"].get("raw", batch["action"]),
-            "began": began,
-            "reward": reward,
-        }
-        made |= {"log_prob": batch["extras"]["log_prob"], "value": value, "memory": batch["memory"]}
+        action = batch["extras"].get("raw", batch["action"])
+        log_prob = over(lambda output, action: log_prob_of(parts["actor"], output, action))
+        made = {"obs": seen(parts, batch["obs"]), "action": action, "began": began, "reward": reward}
+        made |= {"log_prob": log_prob(batch["extras"]["output"], action), "value": value, "memory": batch["memory"]}
         return {**made, "advantage": advantage, "target": advantage + value}
 
     def outputs_of(live, batch):
@@ -167,11 +166,12 @@ def build(specs: Specs, config: Config) -> Agent:
         return total, metrics
 
     statistics = ("norm", "reward_norm") if config.normalise else ()
-    learn = minimise(
-        loss, adam(falling(config.lr, config.decay_frames), clip=config.clip, eps=1e-5), ("actor", "critic")
-    )
+    # Over one vector: norm and Adam are then a few operations, not a dozen for each of many small arrays.
+    descend = optax.flatten(adam(falling(config.lr, config.decay_frames), clip=config.clip, eps=1e-5))
+    learn = minimise(loss, descend, ("actor", "critic"))
     axis = "env" if config.gru else "sample"
-    rules = {"policy": on(advantages, epochs(config.epochs, config.minibatches, learn, axis), ("critic", *statistics))}
+    passes = epochs(config.epochs, config.minibatches, learn, axis)
+    rules = {"policy": on(advantages, passes, ("actor", "critic", *statistics))}
     if config.normalise:
         # After the epochs, so that the first ratio is 1: rollout and update see the same statistics.
         rules["norm"] = observation_statistics("norm")

@@ -78,9 +78,15 @@ def _product_jvp(primals, tangents):
     return x @ w, x_dot @ w + jax.lax.dot_general(turned, w_dot, (((0,), (0,)), ((), ())))
 
 
+SMALL = 1 << 15  # numbers that are copied within the caches next to a core
+
+
 def _dot(x: jax.Array, w: jax.Array, dimensions: Any, precision: Any = None, **how: Any) -> jax.Array:
-    """What a dense layer multiplies with: `dot_general`, by way of `_product` where that is faster."""
-    if jax.default_backend() == "cpu" and x.ndim == 2:
+    """What a dense layer multiplies with: `dot_general`, by way of `_product` where that is faster.
+
+    Large matrices are copied too slowly, and where w is a vector there is nothing to gain.
+    """
+    if jax.default_backend() == "cpu" and x.ndim == 2 and x.size <= SMALL and w.shape[1] > 1:
         return _product(x, w)
     return jax.lax.dot_general(x, w, dimensions, precision, **how)
 

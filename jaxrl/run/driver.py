@@ -28,7 +28,7 @@ import numpy as np
 
 from jaxrl.core import BadInput, Env, Event, Metrics, Recipe
 from jaxrl.host import SLOWLY, Host
-from jaxrl.loop import Run, check_lengths
+from jaxrl.loop import Run, check_lengths, layout
 from jaxrl.run import checkpoint
 from jaxrl.run.diagnose import Finding, diagnose, dump, first_bad, one_seed
 from jaxrl.run.directory import (
@@ -49,6 +49,12 @@ from jaxrl.run.progress import Bar, say
 from jaxrl.run.sinks import Guarded, JsonLines, TensorBoard, Wandb, plain, read
 from jaxrl.sources.budget import human
 from jaxrl.statistics import interval, iqm
+
+# What a run says of `layout`'s choice.
+LAYOUT = {
+    "map": "one after another in one program (lax.map), as suits a CPU",
+    "vmap": "side by side (vmap), as suits an accelerator",
+}
 
 
 class Diverged(RuntimeError):
@@ -259,6 +265,8 @@ class Drive:
             )
         if self.frames != self.settings.steps:
             say(f"{self.settings.steps:,} steps are rounded up to {self.frames:,}, whole chunks of {self.chunk:,}.")
+        if self.runs.batched:
+            say(f"{len(self.runs.seeds)} seeds train {LAYOUT[layout()]}.")
         if self.runs.on_host:
             say(f"{self.runs.env.name} runs on the host: {SLOWLY}.")
         if self.runs.env.specs.limit is None:

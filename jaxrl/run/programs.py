@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl.core import BadInput, Env, Event, Parts, PyTree, Recipe, fold
 from jaxrl.host import Host, Hosted, host_loop, play
-from jaxrl.loop import Loop, Run, evaluate, loop, over_seeds
+from jaxrl.loop import Loop, Run, evaluate, layout, loop, over_seeds
 
 EVALUATE = 0xE7A1  # folded into a seed's key: evaluation shares no randomness with training
 
@@ -43,7 +43,7 @@ class Many:
         """`fn` of one seed over all seeds: one after another where cores are few, side by side on accelerators."""
         if not self.batched:
             return fn(*args)
-        return jax.lax.map(lambda x: fn(*x), args) if jax.default_backend() == "cpu" else jax.vmap(fn)(*args)
+        return jax.lax.map(lambda x: fn(*x), args) if layout() == "map" else jax.vmap(fn)(*args)
 
     def shapes(self) -> Run:
         return jax.eval_shape(self.loop.init, self.keys())

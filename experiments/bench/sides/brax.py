@@ -1,20 +1,23 @@
-"""Brax 0.14.2: its SAC trainer, and its own environments stepped raw.
+"""Brax 0.14.2: its SAC and PPO trainers, and its own environments stepped raw.
 
-The trainer needs two shims on today's JAX, and gets one favour:
+The trainers need two shims on today's JAX, and get one favour:
 1. `jax.device_put_replicated` is gone: on one device it is a leading axis of 1.
-2. The trainer runs to its end in one call: it runs in a thread of its own, which its progress callback stops after
+2. A trainer runs to its end in one call: it runs in a thread of its own, which its progress callback stops after
    each epoch until the next window is due.
-The favour is that its evaluations are left out.
+The favour is that their evaluations are left out.
 """
 
 import queue
 import threading
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import mujoco  # noqa: F401  (before brax, whose greeting about optional back ends it settles)
 from brax import envs
 from brax.training import acting
+from brax.training.agents.ppo import networks as ppo_networks
+from brax.training.agents.ppo import train as ppo_train
 from brax.training.agents.sac import networks as sac_networks
 from brax.training.agents.sac import train as sac_train
 
@@ -46,7 +49,13 @@ class Pendulum(envs.Env):
     observation_size, action_size, backend = 3, 1, "none"
 
 
-def sac(settings: dict) -> Side:
+def trainer(settings: dict, train, networks, updates: float, **how) -> Side:
+    """`train` under the shims, an epoch of `settings['units']` steps a window.
+
+    Args:
+        networks: makes the trainer's networks from sizes; those of its fields that end in `_network` learn.
+        updates: calls of the learner for each step.
+    """
     jax.device_put_replicated = lambda tree, devices: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)
     turns, done, seen = queue.Queue(), queue.Queue(), {}
 
@@ -64,34 +73,29 @@ def sac(settings: dict) -> Side:
         turns.get()
 
     def network(*sizes, **options):
-        made = sac_networks.make_sac_networks(*sizes, hidden_layer_sizes=tuple(settings["widths"]), **options)
-        both = jax.eval_shape(lambda key: (made.policy_network.init(key), made.q_network.init(key)), jax.random.key(0))
-        seen["count"] = sum(x.size for x in jax.tree.leaves(both))
+        made = networks(*sizes, **options)
+        learn = [part for name, part in vars(made).items() if name.endswith("_network")]
+        shapes = jax.eval_shape(lambda key: [part.init(key) for part in learn], jax.random.key(0))
+        seen["count"] = sum(x.size for x in jax.tree.leaves(shapes))
         return made
 
-    def train():
+    def to_its_end():
         try:
             turns.get()
-            sac_train.train(
+            train(
                 Pendulum(),
-                num_timesteps=settings["warmup"] + settings["units"] * WINDOWS,
                 num_evals=WINDOWS + 1,
                 episode_length=200,
-                num_envs=1,
-                batch_size=settings["batch"],
                 learning_rate=settings["lr"],
-                tau=settings["tau"],
                 discounting=0.99,
-                min_replay_size=settings["warmup"],
-                max_replay_size=settings["capacity"],
-                grad_updates_per_step=1,
                 network_factory=network,
                 progress_fn=progress,
+                **how,
             )
         except BaseException as error:  # told to the window that waits for it
             done.put(error)
 
-    threading.Thread(target=train, daemon=True).start()
+    threading.Thread(target=to_its_end, daemon=True).start()
 
     def window():
         turns.put(None)
@@ -101,7 +105,60 @@ def sac(settings: dict) -> Side:
 
     # The first stop is before any training, once networks, environment and replay are made.
     window()
-    return Side(settings["units"], lambda: None, window, lambda: finite(seen["parameters"]), seen["count"], 1.0)
+    # It compiles in the first epoch, and again in the second, whose arguments come from `pmap`: one is run here, and
+    # the other is the window that is not timed.
+    return Side(settings["units"], window, window, lambda: finite(seen["parameters"]), seen["count"], updates)
+
+
+def sac(settings: dict) -> Side:
+    return trainer(
+        settings,
+        sac_train.train,
+        partial(sac_networks.make_sac_networks, hidden_layer_sizes=tuple(settings["widths"])),
+        updates=1.0,
+        num_timesteps=settings["warmup"] + settings["units"] * WINDOWS,
+        num_envs=1,
+        batch_size=settings["batch"],
+        tau=settings["tau"],
+        min_replay_size=settings["warmup"],
+        max_replay_size=settings["capacity"],
+        grad_updates_per_step=1,
+    )
+
+
+def ppo(settings: dict) -> Side:
+    """Its minibatches are of whole pieces of `piece` steps, within which alone it accumulates advantages.
+
+    It makes values and advantages anew in every minibatch, over which a scan runs: short pieces are a favour.
+    """
+    frames, piece = settings["num_envs"] * settings["unroll"], settings["piece"]
+    widths = tuple(settings["widths"])
+    networks = partial(
+        ppo_networks.make_ppo_networks,
+        policy_hidden_layer_sizes=widths,
+        value_hidden_layer_sizes=widths,
+        activation=jnp.tanh,
+        distribution_type="normal",
+        noise_std_type="log",
+    )
+    return trainer(
+        settings,
+        ppo_train.train,
+        networks,
+        updates=1 / frames,
+        num_timesteps=settings["units"] * WINDOWS,
+        num_envs=settings["num_envs"],
+        unroll_length=piece,
+        batch_size=frames // settings["minibatches"] // piece,
+        num_minibatches=settings["minibatches"],
+        num_updates_per_batch=settings["epochs"],
+        entropy_cost=0.01,
+        clipping_epsilon=0.2,
+        clipping_epsilon_value=0.2,
+        gae_lambda=0.95,
+        max_grad_norm=0.5,
+        normalize_observations=False,
+    )
 
 
 def stepping(settings: dict) -> Side:

@@ -9,7 +9,7 @@ from envs.core import scale_action
 from envs.registry import make
 from experiments.bench.worker import Side
 from jaxrl.core import Box, Ctx, chain, fold
-from jaxrl.loop import loop
+from jaxrl.loop import loop, over_seeds
 
 
 def recipe_of(settings: dict):
@@ -34,11 +34,13 @@ def learned(recipe) -> int:
 
 
 def whole(settings: dict) -> Side:
-    """The compiled loop: `settings['units']` environment steps a window."""
+    """The compiled loop: `settings['units']` environment steps a window, of all `seeds` together."""
     env, recipe = recipe_of(settings)
-    one = loop(env, recipe)
-    ticks = settings["units"] // one.frames
-    state = {"run": jax.jit(one.init)(jax.random.key(0))}
+    one, seeds, key = loop(env, recipe), settings.get("seeds", 1), jax.random.key(0)
+    ticks = settings["units"] // (seeds * one.frames)
+    if seeds > 1:
+        one, key = over_seeds(one, settings.get("how")), jax.random.split(key, seeds)
+    state = {"run": jax.jit(one.init)(key)}
 
     def compile():
         lowered = jax.jit(one.chunk, static_argnums=1, donate_argnums=0).lower(state["run"], ticks)
@@ -49,13 +51,19 @@ def whole(settings: dict) -> Side:
         jax.block_until_ready((state["run"].step, metrics))
 
     return Side(
-        ticks * one.frames,
+        ticks * one.frames * seeds,
         compile,
         window,
         lambda: finite(state["run"].parts),
         learned(recipe),
         one.updates / one.frames,
     )
+
+
+def updating(settings: dict) -> Side:
+    """The same loop with an update for its unit, however many there are for each environment step."""
+    side = whole(settings)
+    return side._replace(units=round(side.units * side.updates), updates=1.0)
 
 
 def bare(settings: dict) -> Side:
