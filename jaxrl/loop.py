@@ -303,7 +303,7 @@ def over_seeds(one: Loop, how: str | None = None) -> Loop:
 SPREAD = ("source", "envs", "last", "memory")  # what each device has of its own
 
 
-def over_devices(env: Env, recipe: Recipe, devices: Sequence[jax.Device] | None = None) -> Loop:
+def over_devices(env: Env, recipe: Recipe, devices: Sequence[Any] | None = None) -> Loop:
     """The loop with environments and source spread over devices, each with a replay of its own, and gradients averaged.
 
     Nothing but gradients (and, for rules that observe, fresh transitions) passes between devices. Fields of a `Run`

@@ -211,7 +211,7 @@ def _interval(scores) -> dict[str, float | None]:
 
 
 def _since(start: float) -> float:
-    return _rounded(time.perf_counter() - start)
+    return float(f"{time.perf_counter() - start:.6g}")
 
 
 def _figures(scores) -> str:

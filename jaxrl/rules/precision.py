@@ -28,18 +28,18 @@ def loss_scaled(rule: Rule, start: float = 2.0**15, period: int = 2000) -> Rule:
     if rule.around is not None:
         wrap, inner = rule.around
         return wrap(loss_scaled(inner, start, period))
-    if not isinstance(rule, Descent):
+    if not isinstance(rule, Descent) or rule.loss is None or rule.tx is None:
         raise BadInput("loss_scaled(...) scales the loss of a rule that minimise made, and there is none in this one.")
+
+    plain, descend, sets = rule.loss, rule.tx, rule.sets
+    wrt = tuple(name for name in rule.writes if name not in sets)
 
     def scaled(factor: jax.Array) -> Rule:
         def loss(*seen):
-            value, metrics = rule.loss(*seen)
+            value, metrics = plain(*seen)
             return value * factor, metrics
 
-        tx = optax.chain(optax.scale(1 / factor), rule.tx)
-        return minimise(
-            loss, tx, tuple(n for n in rule.writes if n not in rule.sets), rule.reads, rule.signals, rule.sets
-        )
+        return minimise(loss, optax.chain(optax.scale(1 / factor), descend), wrt, rule.reads, rule.signals, sets)
 
     def init(parts):
         return scaled(jnp.float32(start)).init(parts), LossScale(jnp.float32(start), jnp.int32(0))

@@ -131,18 +131,18 @@ def prioritised(
         share = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch  # one draw a stratum
         return descend(s.tree, share)
 
-    def faded(s, key):
+    def faded(s, key, rate, floor):
         """By rejection, exact at any age: the tree would have to change everywhere with each transition."""
 
         def propose(key):
             share, accepted = jax.random.uniform(key, (2, 2 * batch))
             index = descend(s.tree, share)
-            return index, accepted < jnp.maximum(fade[0] ** rings.since(s.ring, index).astype(jnp.float32), fade[1])
+            return index, accepted < jnp.maximum(rate ** rings.since(s.ring, index).astype(jnp.float32), floor)
 
         return rings.first_accepted(propose, batch, key, s.ring.rows > 0)
 
     def sample(s, parts, key):
-        index = (stratified if fade is None else faded)(s, key)
+        index = stratified(s, key) if fade is None else faded(s, key, *fade)
         envs = s.ring.head.shape[0]
         out = rings.read(layout, s.ring, index // envs, index % envs)
         # The size and the total cancel against the largest weight.
