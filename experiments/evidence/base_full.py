@@ -3,7 +3,7 @@
 What the authors report at 500,000 frames (mean of 10 seeds over DM Control's seven hard tasks, of which humanoid-walk
 and humanoid-run are two): DR.Q 740, XQC 650, BRO 620 (10 updates; 492 at 2), SimbaV2 588. Deviations: our models of the
 bodies (docs/envs/control.md), no dog, whose meshes have no counterpart here; 3 seeds; an episode starts from a bank of
-256 starts that is drawn anew between points of the curve.
+256 starts that is drawn anew between points of the curve. None of these has been run yet.
 """
 
 from experiments.evidence import Better, Claim, GreedyReturn, Scale, Trained
