@@ -1,6 +1,7 @@
 """Encoders of images, and the bottleneck that agents put on top of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,13 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any = "V
     if jax.default_backend() != "cpu":
         return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, **how)
     return _by_products(*_unstrided(x, kernel, stride))
+
+
+def padded(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any = "SAME", **how: Any) -> jax.Array:
+    """As `convolution`, with zeros around the image, so that at a stride of 1 it stays as large as it is."""
+    before, after = (kernel.shape[0] - 1) // 2, kernel.shape[0] // 2
+    around = ((0, 0), (before, after), (before, after), (0, 0))
+    return convolution(jnp.pad(x, around), kernel, strides, "VALID", **how)
 
 
 def _unstrided(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
@@ -49,6 +57,11 @@ def _by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y.reshape(x.shape[0], height, width, -1)
 
 
+def centred(image: jax.Array) -> jax.Array:
+    """Pictures of uint8 as float32 in [-0.5, 0.5]; those of floats as they are."""
+    return image.astype(jnp.float32) / 255 - 0.5 if image.dtype == jnp.uint8 else image
+
+
 class Conv(nn.Module):
     """Convolutions without padding, a ReLU after each: [..., H, W, C] -> float32 [..., features].
 
@@ -67,11 +80,31 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, image):
-        x = image.astype(jnp.float32) / 255 - 0.5 if image.dtype == jnp.uint8 else image
+        x = centred(image)
         how = {"kernel_init": orthogonal(2**0.5), "conv_general_dilated": convolution}
         for channels, stride, size in zip(self.channels, self.strides, self.sizes, strict=True):
             x = nn.relu(nn.Conv(channels, (size, size), stride, "VALID", **how)(x))
         return x.reshape(*x.shape[:-3], -1)
+
+
+class Impala(nn.Module):
+    """Convolutions with residual blocks: [..., H, W, C] -> float32 [..., features]  (Espeholt et al. 2018, figure 3).
+
+    For each number of channels a convolution, the largest of each 3 x 3 window two pixels apart, and two blocks
+    x + conv(ReLU(conv(ReLU x))); all of 3 x 3, with zeros around. Pictures are taken as `Conv` takes them.
+    """
+
+    channels: Sequence[int] = (16, 32, 32)
+
+    @nn.compact
+    def __call__(self, image):
+        x = centred(image)
+        for channels in self.channels:
+            conv = partial(nn.Conv, channels, (3, 3), kernel_init=orthogonal(2**0.5), conv_general_dilated=padded)
+            x = nn.max_pool(conv()(x), (3, 3), (2, 2), "SAME")
+            for _ in range(2):
+                x = x + conv()(nn.relu(conv()(nn.relu(x))))
+        return nn.relu(x).reshape(*x.shape[:-3], -1)
 
 
 class Trunk(nn.Module):
@@ -95,10 +128,11 @@ class TrunkMLP(nn.Module):
     widths: Sequence[int]
     outputs: int
     neck: int = 50
+    kernel_init: Callable = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, seen, *others):
-        return MLP(self.widths, self.outputs)(Trunk(self.neck)(seen), *others)
+        return MLP(self.widths, self.outputs, kernel_init=self.kernel_init)(Trunk(self.neck)(seen), *others)
 
 
 def side_after(side: int, strides: Sequence[int], sizes: Sequence[int]) -> int:
