@@ -22,7 +22,8 @@ def random_shift(key: Key, images: jax.Array, pad: int) -> jax.Array:
 def shifted(source: Source, pad: int = 4) -> Source:
     """The source with the images `obs` and `next_obs` of each batch randomly shifted, each by itself.
 
-    Every rule of an update sees the same shift.
+    Every rule of an update sees the same shift. Where a batch looks `ahead` (`ring.Layout`), that image is shifted too,
+    and `batch['ahead']['again']` is `obs` under another shift.
 
     Raises:
         BadInput: `pad` is below 0.
@@ -31,9 +32,12 @@ def shifted(source: Source, pad: int = 4) -> Source:
         raise BadInput(f"pad is {pad}; a shift is at least 0 pixels.")
 
     def sample(s, parts, key):
-        key_batch, key_obs, key_next = jax.random.split(key, 3)
+        key_batch, *keys = jax.random.split(key, 5)
         batch = source.sample(s, parts, key_batch)
-        moved = {"obs": key_obs, "next_obs": key_next}
-        return {**batch, **{name: random_shift(key, batch[name], pad) for name, key in moved.items()}}
+        ahead = batch.get("ahead")
+        images = [batch["obs"], batch["next_obs"], *([] if ahead is None else [ahead["obs"], batch["obs"]])]
+        obs, next_obs, *rest = [random_shift(key, image, pad) for key, image in zip(keys, images)]
+        seen = {} if ahead is None else {"ahead": {**ahead, "obs": rest[0], "again": rest[1]}}
+        return {**batch, "obs": obs, "next_obs": next_obs, **seen}
 
     return replace(source, sample=sample)

@@ -15,6 +15,7 @@ def uniform(
     frames: int | None = None,
     keep: str | tuple[str, ...] = (),
     budget: int | None = None,
+    ahead: int | None = None,
 ) -> Source:
     """A replay that draws uniformly from what it holds and stores each observation once.
 
@@ -26,7 +27,7 @@ def uniform(
         BadInput: batch above capacity, a number out of range; at `init`, a ring larger than the budget, with the
             figure, or transitions that it cannot hold.
     """
-    layout = rings.Layout(capacity, batch, n, gamma, sequence, frames, keep, budget)
+    layout = rings.Layout(capacity, batch, n, gamma, sequence, frames, keep, budget, ahead)
 
     def sample(s, parts, key):
         return rings.read(layout, s, *rings.draw(layout, s, key))

@@ -59,6 +59,9 @@ class Layout:
             episode's first frame repeated (as `frame_stack` makes them): only the newest is stored.
         keep: further fields of a transition to store, by name or path ('memory', 'extras', 'info/context').
         budget: bytes the ring may take; None allows half of what is free.
+        ahead: None, or how many steps ahead a transition also looks, whatever n is: `batch['ahead']` then holds the
+            actions of those steps, [B, ahead, ...], the `obs` after them, and `weight`, float32 [B], which is 0 where
+            the episode (or what is held of it) ends before.
     """
 
     capacity: int
@@ -69,9 +72,10 @@ class Layout:
     frames: int | None = None
     keep: tuple[str, ...] = ()
     budget: int | None = None
+    ahead: int | None = None
 
     def __post_init__(self):
-        for name in ("capacity", "batch", "n", "sequence", "frames"):
+        for name in ("capacity", "batch", "n", "sequence", "frames", "ahead"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadInput(f"{name} is {value}; a replay needs at least 1.")
@@ -79,6 +83,8 @@ class Layout:
             raise BadInput(f"batch is {self.batch}, more than the capacity of {self.capacity}: lower batch.")
         if self.sequence is not None and self.n > 1:
             raise BadInput(f"n is {self.n} with sequences of {self.sequence}: choose one of n and sequence.")
+        if self.sequence is not None and self.ahead is not None:
+            raise BadInput(f"ahead is {self.ahead} with sequences of {self.sequence}: a sequence shows what follows.")
         if isinstance(self.gamma, float | int) and not 0 <= self.gamma <= 1:
             raise BadInput(f"gamma is {self.gamma}; a discount is between 0 and 1.")
         object.__setattr__(self, "keep", (self.keep,) if isinstance(self.keep, str) else tuple(self.keep))
@@ -302,22 +308,17 @@ def read(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) -> Bat
     Returns:
         obs, action, reward, discount, end, next_obs and the kept fields, each [B, ...]; index int32 [B], the flat
         slot. With `sequence` each is [B, L, ...] but for index and a kept 'memory', which are the start's; weight
-        float32 [B, L] is 0 past the episode's end or the newest transition, where the last one is repeated.
+        float32 [B, L] is 0 past the episode's end or the newest transition, where the last one is repeated. With
+        `ahead` there is a field of that name, as `Layout` has it.
     """
     nodes, (length, envs) = ring.nodes, ring.nodes["mark"].shape
-    span = layout.sequence or layout.n
     rows, column = rows[:, None], columns[:, None]
-    mark = nodes["mark"][(rows + jnp.arange(span)) % length, column]
-    # A dead node follows an episode's last transition and the newest one: nothing beyond it belongs to the window.
-    inside = jnp.cumprod(mark != DEAD, axis=1) > 0
-    steps = jnp.maximum(inside.sum(axis=1, keepdims=True), 1)
-    # Positions past the last transition repeat it: nothing of another episode is ever looked at.
-    here = (rows + jnp.minimum(jnp.arange(span), steps - 1)) % length
+    inside, steps, here = window(ring, rows, column, layout.sequence or layout.n)
     field = lambda name: nodes[name][here, column]
     index = rows[:, 0] * envs + columns
 
     if layout.sequence:
-        obs = observation(layout, ring, (rows + jnp.minimum(jnp.arange(span + 1), steps)) % length, column)
+        obs = observation(layout, ring, (rows + jnp.minimum(jnp.arange(layout.sequence + 1), steps)) % length, column)
         batch = {
             "obs": jax.tree.map(lambda x: x[:, :-1], obs),
             "next_obs": jax.tree.map(lambda x: x[:, 1:], obs),
@@ -329,6 +330,9 @@ def read(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) -> Bat
         return kept(batch, nodes["keep"], rows, here, column)
 
     edge = jnp.concatenate([rows, (rows + steps) % length], axis=1)
+    if layout.ahead:
+        whole, reach, along = window(ring, rows, column, layout.ahead)
+        edge = jnp.concatenate([edge, (rows + reach) % length], axis=1)
     obs = observation(layout, ring, edge, column)
     batch = {
         "obs": jax.tree.map(lambda x: x[:, 0], obs),
@@ -339,7 +343,23 @@ def read(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) -> Bat
         "end": field("mark")[:, -1] == LAST,
         "index": index,
     }
+    if layout.ahead:
+        last = {"obs": jax.tree.map(lambda x: x[:, 2], obs), "weight": whole[:, -1].astype(jnp.float32)}
+        batch["ahead"] = {"action": nodes["action"][along, column], **last}
     return kept(batch, nodes["keep"], rows[:, 0], rows[:, 0], columns)
+
+
+def window(ring: Ring, rows: jax.Array, column: jax.Array, span: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The `span` steps from slots [B, 1] on: which are inside [B, span], how many [B, 1], and their slots [B, span].
+
+    Positions past the last transition repeat it: nothing of another episode is ever looked at.
+    """
+    length = ring.nodes["mark"].shape[0]
+    mark = ring.nodes["mark"][(rows + jnp.arange(span)) % length, column]
+    # A dead node follows an episode's last transition and the newest one: nothing beyond it belongs to the window.
+    inside = jnp.cumprod(mark != DEAD, axis=1) > 0
+    steps = jnp.maximum(inside.sum(axis=1, keepdims=True), 1)
+    return inside, steps, (rows + jnp.minimum(jnp.arange(span), steps - 1)) % length
 
 
 def discounted(gamma: float | jax.Array, reward: jax.Array, inside: jax.Array) -> jax.Array:
