@@ -1,17 +1,37 @@
-"""Run by test_loop.py in a process of its own with four virtual devices: one JSON object of what it found."""
+"""Run by test_loop.py and test_moe.py in processes of their own with several virtual devices: one JSON object of what
+each of the functions named found."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 import envs
 from envs.core import scale_action
 from jaxrl.agents import fast_td3, pqn
 from jaxrl.loop import loop, over_devices
+from jaxrl.nets import MoE, net
+from jaxrl.nets.moe import expert_parallel
 
 KEY, TICKS = jax.random.key(4), 3
+
+
+def found_on(devices: int, *names: str) -> dict:
+    """What these functions found on so many virtual devices."""
+    root = Path(__file__).parents[1]
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(root)}
+    script = [sys.executable, __file__, *names]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=600, env={**os.environ, **flags})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["devices"] == devices
+    return found
 
 
 def after(one, ticks=TICKS):
@@ -68,5 +88,36 @@ def off_policy() -> dict:
     }
 
 
+def experts() -> dict:
+    """Eight experts on as many devices, with too few slots: outputs and gradients are those of one device."""
+    mesh = Mesh(np.array(jax.devices()), ("expert",))
+    numbers = np.random.default_rng(0)
+    x = numbers.normal(size=(16, 12, 6)).astype(np.float32)
+    module = MoE(8, 8, 5, k=2, capacity=0.7, least=1, residual=True)
+    layer = net(module, x[0])
+    shapes = jax.eval_shape(layer.init, KEY)
+    parameters = jax.tree.map(lambda s: numbers.normal(size=s.shape).astype(np.float32), shapes)
+    spread = expert_parallel(module, mesh)
+
+    def one(parameters):
+        y, gates = layer.apply(parameters, x), layer.within(parameters, x)["gates"][0]
+        return (y**2).mean(), (y, gates)
+
+    def many(parameters):
+        y, gates = spread(parameters, x)
+        return (y**2).mean(), (y, gates)
+
+    found = [jax.jit(jax.value_and_grad(f, has_aux=True))(parameters) for f in (one, many)]
+    (((_, (y, gates)), slopes), ((_, (y_many, gates_many)), slopes_many)) = jax.device_get(found)
+    return {
+        "outputs_apart": apart(y, y_many),
+        "size": float(np.abs(y).max()),
+        "gradients_apart": apart(slopes, slopes_many),
+        "dropped": [float(g.dropped.mean()) for g in (gates, gates_many)],
+        "chosen": sorted({int(n) for n in gates_many.mask.sum(axis=-1).ravel()}),
+    }
+
+
 if __name__ == "__main__":
-    print(json.dumps({"devices": jax.device_count(), "on_policy": on_policy(), "off_policy": off_policy()}))
+    found = {name: globals()[name]() for name in sys.argv[1:]}
+    print(json.dumps({"devices": jax.device_count(), **found}))

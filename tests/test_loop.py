@@ -1,10 +1,6 @@
 """The loop: one program, exact clocks, true ends, seeds, events, offline runs, evaluation."""
 
 import importlib
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -19,6 +15,7 @@ from envs.probes import countdown, probe
 from jaxrl.core import Agent, BadInput, Box, Env, Event, Recipe, Specs, TimeStep, first, mean, minimise, stateless
 from jaxrl.loop import evaluate, fit, loop, over_devices, over_seeds, train
 from jaxrl.sources import dataset, latest, rollout, uniform
+from tests.devices import found_on
 
 KEY = jax.random.key(3)
 ROOT = Path(__file__).parents[1]
@@ -288,13 +285,7 @@ def test_settings_that_cannot_run_are_refused():
 @pytest.fixture(scope="module")
 def spread():
     """What four virtual devices found, in a process of their own: the number of devices is fixed when jax starts."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
-    script = [sys.executable, str(ROOT / "tests" / "devices.py")]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=600, env={**os.environ, **flags})
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["devices"] == 4
-    return found
+    return found_on(4, "on_policy", "off_policy")
 
 
 def test_four_devices_learn_what_one_does(spread):
