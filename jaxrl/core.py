@@ -22,8 +22,9 @@ from jaxrl.errors import BadInput, unknown
 __all__ = [
     "Agent", "BadInput", "Batch", "Box", "Ctx", "Descent", "Discrete", "Env", "Envs", "Event", "Key", "Loss",
     "Metrics", "Parts", "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "adam", "add", "also", "batched",
-    "by_frames", "chain", "describe", "each", "each_key", "epochs", "every", "first", "fold", "mean", "minimise",
-    "names", "nothing", "on", "repeat", "scoped", "shuffled", "stateless", "track", "unknown", "when", "where",
+    "by_frames", "chain", "clipped", "describe", "each", "each_key", "epochs", "every", "first", "fold", "inside",
+    "mean", "minimise", "names", "nothing", "on", "repeat", "scoped", "shuffled", "stateless", "track", "unknown",
+    "when", "where",
 ]  # fmt: skip
 
 PyTree = Any
@@ -215,15 +216,16 @@ class Ctx(NamedTuple):
     """What a call may know beside its arguments.
 
     Fields: key, randomness for this call alone; step (int32 []), the loop's clock in frames when the tick began, shared
-    by all seeds;
-    update (int32 []), the number of this update over the run, shared likewise, so that `every` never branches per
-    seed; axis, the name of the mesh axis over which environments are spread (`loop.over_devices`), or None.
+    by all seeds; update (int32 []), the number of this update over the run, shared likewise, so that `every` never
+    branches per seed; axis, the name of the mesh axis over which environments are spread (`loop.over_devices`), or
+    None; turn (int32 []), the number of this update within its tick.
     """
 
     key: Key
     step: jax.Array
     update: Any = np.int32(0)  # of numpy: a default of jax would start the backend at import
     axis: str | None = None
+    turn: Any = np.int32(0)
 
     @property
     def own_key(self) -> Key:
@@ -279,6 +281,11 @@ def nothing() -> tuple[()]:
 class Agent:
     """Parts, how to act with them, and the rules that change them in the order in which they act.
 
+    `views` are functions of parts that mechanisms put on top look through, by name. An actor-critic has 'encode',
+    (parts, obs [B, ...]) -> features [B, ...]; 'q', (parts, features, action) -> [n, B]; as `Net.within` has it,
+    'actor', (parts, features), and 'critic', (parts, features, action); and where its noise is the part 'std', 'noise',
+    what that is after so many frames.
+
     `init(key) -> parts`; `act(parts, memory, obs, ctx, explore) -> (action, memory, extras)` for **one** environment
     (the loop vmaps it; `explore` is a Python bool; extras is a dict kept with the transition); `memory()` is what an
     episode begins with. `rules` see sampled batches; `observe` rules see each tick's fresh transitions `[T, N, ...]`.
@@ -292,6 +299,7 @@ class Agent:
     rules: dict[str, Rule] = field(default_factory=dict)
     observe: dict[str, Rule] = field(default_factory=dict)
     memory: Callable[[], PyTree] = nothing
+    views: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     shapes: Parts = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -362,10 +370,15 @@ def names(value: str | Iterable[str]) -> tuple[str, ...]:
 class Descent(Rule):
     """The rule that `minimise` makes, which remembers what it descends and how, so that `also` can add to it."""
 
-    loss: Loss | None = None
-    tx: optax.GradientTransformation | None = None
+    loss: Any = None  # a Loss
+    tx: Any = None  # an optax.GradientTransformation
     signals: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
+
+    @property
+    def wrt(self) -> tuple[str, ...]:
+        """The parts that gradients move."""
+        return tuple(name for name in self.writes if name not in self.sets)
 
 
 def minimise(
@@ -405,18 +418,44 @@ def minimise(
     return Descent(init, update, read, (*wrt, *sets), None, loss, tx, signals, sets)
 
 
-def also(rule: Rule, *losses: Loss, wrt: str | Iterable[str] = (), reads: str | Iterable[str] = ()) -> Rule:
-    """A rule of `minimise` with further losses in its one backward pass, on further parts where they need some.
+def inside(rule: Rule, change: Callable[[Descent], Rule]) -> Rule:
+    """The rule with what `minimise` made within it changed: through `on`, `epochs`, `repeat`, `every` and their like.
 
-    It reaches through `on`, `epochs`, `repeat` and `every`. Raises BadInput where there is no `minimise` within.
+    Raises:
+        BadInput: there is no `minimise` within.
     """
     if rule.around is not None:
         wrap, inner = rule.around
-        return wrap(also(inner, *losses, wrt=wrt, reads=reads))
+        return wrap(inside(inner, change))
     if not isinstance(rule, Descent):
-        raise BadInput("also(...) adds a loss to a rule that minimise made, and there is none in this one.")
-    everything = tuple(dict.fromkeys(name for name in (*rule.writes, *names(wrt)) if name not in rule.sets))
-    return minimise(add(rule.loss, *losses), rule.tx, everything, (*rule.reads, *names(reads)), rule.signals, rule.sets)
+        raise BadInput("what minimise(...) made was to be changed, and there is none in this rule.")
+    return change(rule)
+
+
+def also(
+    rule: Rule,
+    *losses: Loss,
+    wrt: str | Iterable[str] = (),
+    reads: str | Iterable[str] = (),
+    sets: str | Iterable[str] = (),
+) -> Rule:
+    """A rule of `minimise` with further losses in its one backward pass, on further parts where they need some.
+
+    `sets` are parts whose new values these losses hand over among their metrics. It reaches as far as `inside`.
+    """
+
+    def extended(old: Descent) -> Rule:
+        learned, put = (tuple(dict.fromkeys(both)) for both in ((*old.wrt, *names(wrt)), (*old.sets, *names(sets))))
+        return minimise(add(old.loss, *losses), old.tx, learned, (*old.reads, *names(reads)), old.signals, put)
+
+    return inside(rule, extended)
+
+
+def clipped(rule: Rule, norm: float) -> Rule:
+    """A rule of `minimise` whose gradient's global norm is at most that before its optimiser sees it."""
+
+    clip = lambda tx: optax.chain(optax.clip_by_global_norm(norm), tx)
+    return inside(rule, lambda old: minimise(old.loss, clip(old.tx), old.wrt, old.reads, old.signals, old.sets))
 
 
 # Streams of their own for `add` and `on`. `split(key, n)[i]` is `fold_in(key, i)`, so that small numbers would meet the
@@ -486,7 +525,7 @@ def _scanned(rule: Rule, count: int, batch_at: Callable[[jax.Array], Batch]) -> 
 
     def update(parts, state, ctx):
         def once(carry, i):
-            at = ctx._replace(key=fold(ctx.key, i), update=ctx.update * count + i)
+            at = ctx._replace(key=fold(ctx.key, i), update=ctx.update * count + i, turn=ctx.turn * count + i)
             parts, state, metrics = rule.update(*carry, batch_at(i), at)
             return (parts, state), metrics
 
@@ -611,6 +650,7 @@ def scoped(prefix: str, agent: Agent) -> Agent:
         rules=there({name: lift(rule) for name, rule in agent.rules.items()}),
         observe=there({name: lift(rule) for name, rule in agent.observe.items()}),
         memory=agent.memory,
+        views={name: lambda parts, *rest, view=view: view(here(parts), *rest) for name, view in agent.views.items()},
     )
 
 

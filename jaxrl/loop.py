@@ -107,8 +107,8 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
     def stream(run: Run, which: int, step=None) -> Key:
         return fold(fold(run.key, run.step if step is None else step), which)
 
-    def context(key: Key, step: jax.Array, update: jax.Array) -> Ctx:
-        return Ctx(key, step, update, axis)
+    def context(key: Key, step: jax.Array, update: jax.Array, turn: jax.Array | int = 0) -> Ctx:
+        return Ctx(key, step, update, axis, jnp.int32(turn))
 
     def init(key: Key) -> Run:
         key_parts, key_envs, key_run = jax.random.split(key, 3)
@@ -183,7 +183,7 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
 
         def learned(i, parts, rules, held):
             batch = source.sample(held, parts, fold(key_sample, i))
-            parts, rules, metrics = rule.update(parts, rules, batch, context(fold(key_learn, i), began, number + i))
+            parts, rules, metrics = rule.update(parts, rules, batch, context(fold(key_learn, i), began, number + i, i))
             return parts, rules, batch, metrics
 
         def noting(i, carry):

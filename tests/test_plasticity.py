@@ -18,7 +18,7 @@ def test_statistics_of_a_layer():
     # mean |x|: 2, 0, 2, .01; the layer's is 1.0025
     assert dormant_ratio(x) == 0.5
     assert dormant_ratio(x, threshold=0.0) == 0.25
-    assert active_fraction(x) == 5 / 8
+    assert active_fraction([x]) == 5 / 8
     assert_allclose(weight_norm({"a": jnp.array([3.0]), "b": jnp.array([[0.0, 4.0]])}), 5)
 
 

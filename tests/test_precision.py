@@ -95,5 +95,5 @@ def test_scaling_reaches_through_wrappings():
 def test_what_cannot_be_is_refused():
     with pytest.raises(BadInput, match="Did you mean 'bfloat16'"):
         computing("bfloat")
-    with pytest.raises(BadInput, match="there is none in this one"):
+    with pytest.raises(BadInput, match="there is none in this rule"):
         loss_scaled(stateless(lambda parts, batch, ctx: ({}, {}), ()))

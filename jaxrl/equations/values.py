@@ -45,3 +45,8 @@ def huber(error: Float[Array, "..."], delta: float = 1.0) -> Float[Array, "..."]
     """e^2 / 2 up to |e| = delta and linear beyond: its gradient is the error clipped to +-delta."""
     inside = jnp.minimum(jnp.abs(error), delta)
     return 0.5 * inside**2 + delta * (jnp.abs(error) - inside)
+
+
+def expectile_loss(error: Float[Array, "..."], tau: float) -> Float[Array, "..."]:
+    """|tau - 1(e < 0)| e^2 of e = target - guess, least at the tau-expectile  (Kostrikov et al. 2022, eq. 5)."""
+    return jnp.where(error < 0, 1 - tau, tau) * error**2

@@ -1,31 +1,63 @@
 """Multi-layer perceptrons, their initialisers, and ensembles of any module."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrl.core import Key, PyTree
+from jaxrl.core import BadInput, Key, PyTree
+
+Within = dict[str, list[Any]]  # what was recorded inside a network, in the order in which it was computed
+
+
+def closed(parameters: PyTree, *inputs: Any) -> Within:
+    raise BadInput("this agent's networks do not show what is inside them, which is what is to be measured here.")
 
 
 class Net(NamedTuple):
-    """A module as two pure functions: `init(key) -> parameters`, `apply(parameters, *inputs) -> output`."""
+    """A module as pure functions: `init(key) -> parameters`, `apply(parameters, *inputs) -> output`.
+
+    `within(parameters, *inputs)` is what a pass computes inside: 'layers', the output of each dense layer and each
+    convolution before its activation, [..., units]; 'gates', what routers decide (`nets.moe`). Some raise BadInput.
+    """
 
     init: Callable[[Key], PyTree]
     apply: Callable[..., Any]
+    within: Callable[..., Within] = closed
 
 
 def net(module: nn.Module, *inputs: Any) -> Net:
-    """The two functions of a flax module; `inputs` are examples (arrays or ShapeDtypeStructs) of one item."""
+    """The functions of a flax module; `inputs` are examples (arrays or ShapeDtypeStructs) of one item."""
 
     def init(key):
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
         return module.init(key, *zeros)["params"]
 
-    return Net(init, lambda parameters, *inputs: module.apply({"params": parameters}, *inputs))
+    def within(parameters, *inputs):
+        return looked_into(module, {"params": parameters}, *inputs)
+
+    return Net(init, lambda parameters, *inputs: module.apply({"params": parameters}, *inputs), within)
+
+
+def looked_into(module: nn.Module, variables: PyTree, *inputs: Any, **how: Any) -> Within:
+    """`Net.within` of a module; of what it is applied with, `how` has the rest."""
+    layer = lambda inner, method: isinstance(inner, nn.Dense | nn.Conv) and method == "__call__"
+    looking = {"capture_intermediates": layer, "mutable": ["intermediates", "gates"]}
+    _, seen = module.apply(variables, *inputs, **looking, **how)
+    return {"layers": list(_ordered(seen.get("intermediates", {}))), "gates": list(_ordered(seen.get("gates", {})))}
+
+
+def _ordered(tree: Any) -> Iterator[Any]:
+    """What nested dicts and tuples hold, as it was put in: `jax.tree.leaves` would sort Dense_10 before Dense_2."""
+    if isinstance(tree, Mapping) or type(tree) is tuple:
+        for inner in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from _ordered(inner)
+    else:
+        yield tree
 
 
 def drawing(module: nn.Module, *inputs: Any) -> Net:
@@ -38,7 +70,10 @@ def drawing(module: nn.Module, *inputs: Any) -> Net:
     def apply(parameters, key, *inputs):
         return module.apply({"params": parameters}, *inputs, rngs={"dropout": key})
 
-    return Net(init, apply)
+    def within(parameters, key, *inputs):
+        return looked_into(module, {"params": parameters}, *inputs, rngs={"dropout": key})
+
+    return Net(init, apply, within)
 
 
 def ensemble(one: Net, size: int) -> Net:
@@ -47,7 +82,7 @@ def ensemble(one: Net, size: int) -> Net:
     All members see the same inputs, but that a key among these is split, so that each draws for itself.
     """
 
-    def apply(parameters, *inputs: Any):
+    def over(fn, parameters, *inputs: Any):
         members = jax.tree.leaves(parameters)[0].shape[0]
 
         def each(x):
@@ -56,9 +91,10 @@ def ensemble(one: Net, size: int) -> Net:
             # Repeated, not shared: XLA then multiplies batch by batch, without transposing the outputs.
             return jnp.broadcast_to(x, (members, *x.shape))
 
-        return jax.vmap(one.apply)(parameters, *jax.tree.map(each, inputs))
+        return jax.vmap(fn)(parameters, *jax.tree.map(each, inputs))
 
-    return Net(lambda key: jax.vmap(one.init)(jax.random.split(key, size)), apply)
+    init = lambda key: jax.vmap(one.init)(jax.random.split(key, size))
+    return Net(init, partial(over, one.apply), partial(over, one.within))
 
 
 @jax.custom_jvp

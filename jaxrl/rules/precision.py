@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl.core import BadInput, Descent, Rule, minimise, where
+from jaxrl.core import Descent, Rule, inside, minimise, where
 
 
 class LossScale(NamedTuple):
@@ -25,21 +25,20 @@ def loss_scaled(rule: Rule, start: float = 2.0**15, period: int = 2000) -> Rule:
     Raises:
         BadInput: there is no `minimise` within.
     """
-    if rule.around is not None:
-        wrap, inner = rule.around
-        return wrap(loss_scaled(inner, start, period))
-    if not isinstance(rule, Descent) or rule.loss is None or rule.tx is None:
-        raise BadInput("loss_scaled(...) scales the loss of a rule that minimise made, and there is none in this one.")
+    return inside(rule, lambda old: _scaled(old, start, period))
 
-    plain, descend, sets = rule.loss, rule.tx, rule.sets
-    wrt = tuple(name for name in rule.writes if name not in sets)
+
+def _scaled(rule: Descent, start: float, period: int) -> Rule:
+    plain, descend = rule.loss, rule.tx
 
     def scaled(factor: jax.Array) -> Rule:
         def loss(*seen):
             value, metrics = plain(*seen)
             return value * factor, metrics
 
-        return minimise(loss, optax.chain(optax.scale(1 / factor), descend), wrt, rule.reads, rule.signals, sets)
+        return minimise(
+            loss, optax.chain(optax.scale(1 / factor), descend), rule.wrt, rule.reads, rule.signals, rule.sets
+        )
 
     def init(parts):
         return scaled(jnp.float32(start)).init(parts), LossScale(jnp.float32(start), jnp.int32(0))

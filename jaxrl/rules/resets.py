@@ -1,6 +1,6 @@
 """Parts that are put back: on a surface, or to a beginning, wholly or a little, so that they stay able to learn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 
@@ -33,6 +33,33 @@ def restarting(rule: Rule, init: Callable[[Key], Parts], due: Callable[[Ctx], ja
 def mixed(old: PyTree, new: PyTree, keep: float | jax.Array) -> PyTree:
     """keep * old + (1 - keep) * new: shrink and perturb  (Ash and Adams 2020; D'Oro et al. 2023)."""
     return jax.tree.map(lambda a, b: keep * a + (1 - keep) * b, old, new)
+
+
+def dense(fn: Callable[..., jax.Array], tree: PyTree, *others: PyTree) -> PyTree:
+    """`fn` on the leaves of dense layers (kernels of two axes, of members and experts too, and their biases).
+
+    The rest, such as what a normaliser has learned, stays as it is in the first tree.
+    """
+    if not isinstance(tree, Mapping):
+        return tree
+    if "kernel" in tree:
+        return {name: fn(tree[name], *(other[name] for other in others)) for name in tree}
+    return {name: dense(fn, tree[name], *(other[name] for other in others)) for name in tree}
+
+
+def forgetting(rule: Rule, due: Callable[[Ctx], jax.Array]) -> Rule:
+    """The rule, whose own state (an optimiser's moments) begins anew before an update that is due by the clock."""
+
+    def update(parts, state, batch, ctx):
+        state = jax.lax.cond(due(ctx), lambda: rule.init(parts), lambda: state)
+        return rule.update(parts, state, batch, ctx)
+
+    return Rule(rule.init, update, rule.reads, rule.writes, (lambda inner: forgetting(inner, due), rule))
+
+
+def passing(period: int, tick: int) -> Callable[[Ctx], jax.Array]:
+    """Due at the first update of a tick of `tick` frames in which the clock passes a multiple of `period` frames."""
+    return lambda ctx: (ctx.step >= period) & (ctx.step % period < tick) & (ctx.turn == 0)
 
 
 def shrink_and_perturb(part: str, init: Callable[[Key], Parts], keep: float | jax.Array = 0.8) -> Rule:

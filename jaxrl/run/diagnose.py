@@ -77,7 +77,7 @@ def culprits(runs: Many, run: Run, transitions: Batch) -> Iterator[Finding]:
     states = run.rules
     for i in range(int(count)):
         batch = source.sample(held, parts, fold(stream(SAMPLE), i))
-        ctx = Ctx(fold(stream(LEARN), i), began, number + i)
+        ctx = Ctx(fold(stream(LEARN), i), began, number + i, None, i)
         parts, states, metrics, found = yield from apply(agent.rules, parts, states, batch, ctx, after)
         if found:
             return

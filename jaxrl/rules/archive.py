@@ -1,0 +1,57 @@
+"""The parameters that served best so far, and new ones like them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.core import Key, Parts, PyTree, Rule, stateless
+
+
+class Archive(NamedTuple):
+    """returns float32 [n], -inf where nothing is kept yet; members, the parts kept, with a leading [n]."""
+
+    returns: jax.Array
+    members: PyTree
+
+
+def archive(parts: Parts, names: Sequence[str], size: int) -> Archive:
+    """An empty archive for `size` copies of those parts."""
+    room = lambda x: jnp.zeros((size, *x.shape), x.dtype)
+    return Archive(jnp.full(size, -jnp.inf), {name: jax.tree.map(room, parts[name]) for name in names})
+
+
+def keep_best(part: str, names: Sequence[str]) -> Rule:
+    """An observe rule: what acted in an episode whose return is above the least that is kept takes that one's place.
+
+    Of several episodes that end within a tick the best counts. Huang et al. 2025 (MENTOR), section 3.2.
+    """
+
+    def keep(parts, batch, ctx):
+        returns, members = parts[part]
+        best = jnp.where(batch["end"], batch["info"]["episode"]["return"], -jnp.inf).max()
+        worst = returns.argmin()
+        better = best > returns[worst]
+        put = lambda kept, now: kept.at[worst].set(jnp.where(better, now, kept[worst]))
+        new = jax.tree.map(put, members, {name: parts[name] for name in names})
+        return {part: Archive(put(returns, best), new)}, {}
+
+    return stateless(keep, part, names)
+
+
+def like_them(kept: Archive, otherwise: PyTree, key: Key) -> PyTree:
+    """A draw from a normal fitted to each parameter over what is kept; `otherwise` while that is fewer than two."""
+    filled = jnp.isfinite(kept.returns)
+    count = filled.sum()
+    leaves, tree = jax.tree.flatten(kept.members)
+    keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(leaves))))
+
+    def draw(members, now, key):
+        weight = filled.reshape(-1, *(1 for _ in now.shape))
+        mean = (weight * members).sum(axis=0) / jnp.maximum(count, 1)
+        variance = (weight * (members - mean) ** 2).sum(axis=0) / jnp.maximum(count - 1, 1)
+        std = jnp.maximum(jnp.sqrt(variance), 1e-7)
+        return jnp.where(count >= 2, mean + std * jax.random.normal(key, now.shape), now)
+
+    return jax.tree.map(draw, kept.members, otherwise, keys)
