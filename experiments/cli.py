@@ -6,7 +6,6 @@ Nothing here imports jax at module level: `--help` and misspelt names answer at 
 import contextlib
 import dataclasses
 import difflib
-import importlib
 import io
 import json
 import os
@@ -14,7 +13,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 from jaxrl.errors import BadInput, unknown
@@ -91,17 +89,6 @@ def peek(args: Sequence[str], flag: str, default: str) -> str:
     return default
 
 
-def check_agent(name: str) -> str:
-    """The module of an agent: from the table, or any 'package.module' that exports Config and recipe."""
-    from jaxrl.agents import AGENTS
-
-    if name in AGENTS:
-        return AGENTS[name]
-    if re.fullmatch(r"\w+(\.\w+)+", name):
-        return name
-    raise unknown("agent", name, AGENTS)
-
-
 def check_env(name: str) -> None:
     """Raise `BadInput` where no environment has that name; 'module:factory' is looked up when it is made."""
     from envs.registry import names
@@ -110,23 +97,11 @@ def check_env(name: str) -> None:
         raise unknown("environment", name, names())
 
 
-def agent_module(name: str) -> ModuleType:
-    """The module of an agent.
+def agent_module(name: str) -> Any:
+    """What exports an agent's `Config` and `recipe`: `jaxrl.agents.combined.find`, not before jax may be imported."""
+    from jaxrl.agents.combined import find
 
-    Raises:
-        BadInput: it does not exist, or does not export `Config` and `recipe`.
-    """
-    target = check_agent(name)
-    try:
-        module = importlib.import_module(target)
-    except ModuleNotFoundError as error:
-        if error.name and (target == error.name or target.startswith(f"{error.name}.")):
-            raise BadInput(f"agent '{name}': there is no module '{error.name}' here to import.") from error
-        raise
-    for wanted in ("Config", "recipe"):
-        if not hasattr(module, wanted):
-            raise BadInput(f"agent '{name}': module {target} has no '{wanted}'; an agent exports Config and recipe.")
-    return module
+    return find(name)
 
 
 def compile_cache() -> None:

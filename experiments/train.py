@@ -18,7 +18,6 @@ import tyro
 from experiments.cli import (
     agent_module,
     answer,
-    check_agent,
     check_env,
     compile_cache,
     environment,
@@ -27,7 +26,7 @@ from experiments.cli import (
     quiet_stdout,
     say_json,
 )
-from jaxrl.agents import AGENTS
+from jaxrl.agents import AGENTS, addends
 
 PROGRAM = "experiments.train"
 
@@ -39,7 +38,11 @@ def told(help: str, **how: Any) -> Any:
 @dataclasses.dataclass(frozen=True)
 class Options:
     name: Annotated[
-        str, told(f"one of {', '.join(AGENTS)}; or package.module. With --help, lists its own flags.", name="agent")
+        str,
+        told(
+            f"one of {', '.join(AGENTS)}; or package.module; with '+' additions. With --help, lists its own flags.",
+            name="agent",
+        ),
     ] = "sac"
     env: Annotated[str, told("an environment by name, or module:factory")] = "cartpole-swingup"
     steps: Annotated[int, told("frames to train for, action repeat counted; rounded up to whole chunks")] = 100_000
@@ -58,7 +61,7 @@ class Options:
 def parse(args: Sequence[str]) -> tuple[Any, Any]:
     """(options, the agent's module). Names are checked first; without --agent, help leaves the agents unimported."""
     agent = peek(args, "--agent", Options.name)
-    check_agent(agent)
+    addends(agent)
     check_env(peek(args, "--env", Options.env))
     if {"-h", "--help"} & set(args) and not peek(args, "--agent", ""):
         flags(Options, args, PROGRAM, __doc__)  # answers and exits

@@ -14,6 +14,7 @@ from envs.core import scale_action
 from envs.probes import countdown, known_values, probe
 from envs.registry import make
 from jaxrl.agents import AGENTS, dqn, ppo, pqn, sac, stream_ac, stream_q, stream_sarsa, stream_td
+from jaxrl.agents.combined import find
 from jaxrl.agents.streaming import features, network
 from jaxrl.core import BadInput, Box, Ctx, Discrete, Specs
 from jaxrl.loop import evaluate, loop, train
@@ -338,7 +339,7 @@ WIDE = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((2,), -2.0, 2.0), limi
     ("ppo", WIDE, r"ppo acts in \[-1, 1\]"),
     ("stream_ac", WIDE, r"stream_ac acts in \[-1, 1\]"),
     ("td3", DISCRETE, "td3 acts in continuous spaces"),
-    ("drqv2", BOX, r"drqv2 learns from images.*--pixels"),
+    ("drq", BOX, r"drq learns from images.*--pixels"),
 ])  # fmt: skip
 def test_an_agent_refuses_spaces_it_cannot_act_in(name, specs, sentence):
     module = importlib.import_module(AGENTS[name])
@@ -368,10 +369,10 @@ def test_every_agent_in_the_table_builds_and_describes_itself():
     from jaxrl.core import describe
 
     for name in AGENTS:
-        module = importlib.import_module(AGENTS[name])
+        module = find(name)
         boxed = "sac td3 fast_td3 redq droq crossq simba_v2 bro xqc flash_sac mrq dr_q reppo"
         boxes = dict.fromkeys(boxed.split(), BOX)
-        specs = {**boxes, "drq": IMAGES, "drqv2": IMAGES}.get(name, DISCRETE)
+        specs = {**boxes, **dict.fromkeys(("drq", "drqv2", "drm", "mentor", "taco"), IMAGES)}.get(name, DISCRETE)
         assert "rules" in describe(module.recipe(specs, module.Config()).agent)
 
 

@@ -79,7 +79,8 @@ def test_it_acts_on_what_it_sees(trained):
 def test_the_critic_alone_shapes_the_encoder():
     rules = drqv2.build(shades().specs, SMALL).rules
     assert {name: rule.writes for name, rule in rules.items()} == {
-        "critic": ("encoder", "critic"),
+        "noise": ("std",),
+        "critic": ("encoder", "critic", "code"),
         "actor": ("actor",),
         "target": ("target",),
     }
@@ -105,20 +106,24 @@ def test_drq_is_sac_on_what_its_critic_sees():
     assert_allclose(action[:, 0], shown, atol=0.3)
 
 
-@pytest.mark.reference
-def test_noise_falls_by_the_clock_and_is_not_clipped_when_acting(trained):
-    _, run, _ = trained
+def test_noise_falls_by_the_clock_and_is_not_clipped_when_acting():
     agent = drqv2.build(shades().specs, replace(SMALL, noise=(0.5, 0.1), noise_frames=1000))
-    image = jnp.full((8, 8, 9), 127, jnp.uint8)
-    center = agent.act(run.parts, (), image, Ctx(KEY, jnp.int32(0)), False)[0]
-    one = lambda key, step: agent.act(run.parts, (), image, Ctx(key, step), True)[0]
-    many = jax.jit(jax.vmap(one, in_axes=(0, None)))
+    parts, image = agent.init(KEY), jnp.full((8, 8, 9), 127, jnp.uint8)
+    rule = agent.rules["noise"]
+    at = lambda step: rule.update(parts, (), {}, Ctx(KEY, jnp.int32(step)))[0]["std"]
+    assert_allclose([at(step) for step in (0, 500, 1000, 5000)], [0.5, 0.3, 0.1, 0.1], rtol=1e-6)
+    act = lambda key, std, explore: agent.act({**parts, "std": std}, (), image, Ctx(key, jnp.int32(0)), explore)[0]
     keys = jax.random.split(KEY, 2000)
-    for step, std in ((0, 0.5), (500, 0.3), (1000, 0.1), (5000, 0.1)):
-        inside = many(keys, jnp.int32(step)) - center
+    center, *many = jax.jit(
+        lambda: (
+            act(KEY, 0.0, False),
+            *(jax.vmap(lambda key, std=std: act(key, std, True))(keys) for std in (0.5, 0.1)),
+        )
+    )()
+    for std, actions in zip((0.5, 0.1), many):
         # The median of |N(0, std)| is 0.674 std, whatever the bounds of the action cut off beyond.
-        assert_allclose(jnp.median(jnp.abs(inside)), 0.6745 * std, rtol=0.1)
-    assert jnp.abs(many(keys, jnp.int32(0)) - center).max() > 0.9
+        assert_allclose(jnp.median(jnp.abs(actions - center)), 0.6745 * std, rtol=0.1)
+    assert jnp.abs(many[0] - center).max() > 0.9
 
 
 def test_a_bound_lets_the_gradient_through():
@@ -187,8 +192,12 @@ def test_our_convolution_is_laxs():
 
 
 def test_vectors_and_small_images_are_refused():
-    with pytest.raises(BadInput, match="drqv2 learns from images"):
-        drqv2.build(scale_action(make("pendulum")).specs, SMALL)
+    with pytest.raises(BadInput, match="drq learns from images"):
+        drq.build(scale_action(make("pendulum")).specs, drq.Config())
+    with pytest.raises(BadInput, match="unknown encoder 'convnet'"):
+        drqv2.build(shades().specs, replace(SMALL, encoder="convnet"))
+    with pytest.raises(BadInput, match=r"patch is 8, and a side of 13 pixels.*side of 8 or 16 fits"):
+        drqv2.build(shades(13).specs, replace(SMALL, encoder="convit"))
     with pytest.raises(BadInput, match="too small"):
         drqv2.build(shades(6).specs, replace(SMALL, channels=(8,) * 4, strides=(2, 1, 1, 1), sizes=(3,) * 4))
     with pytest.raises(BadInput, match="channels has 1, strides has 2, sizes has 1 layers"):

@@ -229,10 +229,10 @@ class Trained:
     """The usual arm: train a recipe in an environment by the one loop, all seeds in one program.
 
     Attributes:
-        agent: a module of `jaxrl.agents`.
+        agent: one of `jaxrl.agents`, or a sum.
         environment: an id for `envs.make`.
         score: what to make of a run.
-        settings: fields of the agent's `Config`; a function is given the scale first.
+        settings: fields of the agent's `Config`, an addition's as a dict; a function is given the scale first.
         repeat: action repeat.
         pixels: side of the pictures that are observed in place of the state.
         layout: 'vmap' (seeds side by side: small agents, accelerators), 'map' (one after another), or None to choose by
@@ -259,14 +259,15 @@ class Trained:
     def __call__(self, scale: Scale, seeds: tuple[int, ...]) -> Outcome:
         import envs
         from experiments.evidence.training import bounded, train
+        from jaxrl.agents.combined import configured, find
 
-        module = importlib.import_module(f"jaxrl.agents.{self.agent}")
+        module = find(self.agent)
         env = bounded(envs.make(self.environment, repeat=self.repeat))
         if self.pixels is not None:
             from envs.render import pixels
 
             env = pixels(env, self.pixels)
-        recipe = replace(module.recipe(env.specs, module.Config(**self.chosen(scale))), starts=self.starts)
+        recipe = replace(module.recipe(env.specs, configured(module.Config, self.chosen(scale))), starts=self.starts)
         return train(env, recipe, self.score, scale, seeds, self.layout, self.seconds)
 
 

@@ -18,7 +18,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.cli import agent_module, answer, check_agent, check_env, compile_cache, environment, flags
+from experiments.cli import agent_module, answer, check_env, compile_cache, environment, flags
+from jaxrl.agents import addends
 from jaxrl.errors import BadInput
 
 PROGRAM = "experiments.profile"
@@ -40,7 +41,7 @@ def parse(args: Sequence[str]) -> tuple[Any, Any]:
     """(options, the agent's module). Agent and environment come first, so that the agent's own flags are known."""
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), args))
     if len(names) == 2:
-        check_agent(names[0])
+        addends(names[0])
         check_env(names[1])
     elif not {"-h", "--help"} & set(args):
         raise BadInput(f"{len(names)} names before the flags: python -m {PROGRAM} AGENT ENV takes these two first.")

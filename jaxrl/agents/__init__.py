@@ -1,7 +1,12 @@
-"""Recipes, one file an algorithm: each module exports `Config` and `recipe(specs, config)`.
+"""Recipes, one file an algorithm: each module exports `Config` and `recipe(specs, config)`, or is an addition to one.
 
-The table holds names only, so that a command line can list and suggest agents without importing one.
+The tables hold names only, so that a command line can list and suggest agents without importing one. An agent may be a
+sum of a recipe and additions (`jaxrl.agents.combined`).
 """
+
+import re
+
+from jaxrl.errors import BadInput, unknown
 
 AGENTS = {
     "sac": "jaxrl.agents.sac",
@@ -26,4 +31,37 @@ AGENTS = {
     "stream_sarsa": "jaxrl.agents.stream_sarsa",
     "stream_ac": "jaxrl.agents.stream_ac",
     "stream_td": "jaxrl.agents.stream_td",
+    "drm": "drqv2+drm",
+    "mentor": "drqv2+mentor",
+    "taco": "drqv2+taco",
 }
+
+ADDITIONS = {
+    "adaptive_rr": "jaxrl.agents.adaptive_rr",
+    "drm": "jaxrl.agents.drm",
+    "mentor": "jaxrl.agents.mentor",
+    "moe": "jaxrl.agents.moe",
+    "taco": "jaxrl.agents.taco",
+}
+
+
+def addends(name: str) -> tuple[str, dict[str, str]]:
+    """The module of a recipe, and of each addition by its name: of 'drm+taco' those of drqv2, and of drm and taco.
+
+    An agent is one of `AGENTS` or any 'package.module', followed by additions, of `ADDITIONS` or modules likewise.
+
+    Raises:
+        BadInput: a name that is in no table, or an addition that is there twice.
+    """
+    first, *rest = name.split("+")
+    base, *own = AGENTS.get(first, first).split("+")
+    if first in ADDITIONS and first not in AGENTS:
+        raise BadInput(
+            f"'{first}' is an addition to an agent, and none is named: try {'+'.join(('drqv2', first, *rest))}."
+        )
+    for kind, word, table in (("agent", base, AGENTS), *(("addition", word, ADDITIONS) for word in rest)):
+        if word not in table and not re.fullmatch(r"\w+(\.\w+)+", word):
+            raise unknown(kind, word, table)
+        if kind == "addition" and (own + rest).count(word) > 1:
+            raise BadInput(f"agent '{name}' has '{word}' twice: once is all it can have.")
+    return AGENTS.get(base, base), {word: ADDITIONS.get(word, word) for word in own + rest}

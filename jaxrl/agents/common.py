@@ -1,14 +1,14 @@
 """What recipes share: checks of their numbers and of the action space, each refusal one sentence, and schedules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.core import BadInput, Box, Discrete, PyTree
-from jaxrl.nets import Conv, Net, net, side_after
+from jaxrl.core import Agent, BadInput, Box, Discrete, Key, Parts, PyTree, unknown
+from jaxrl.nets import T2T, Conv, ConViT, Impala, Net, net, side_after
 
 
 def at_least(config: Any, **lowest: float) -> None:
@@ -55,20 +55,73 @@ def image(agent: str, observation: PyTree) -> tuple[int, int, int]:
 
 
 def encoder(agent: str, observation: PyTree, config: Any) -> tuple[Net, jax.ShapeDtypeStruct]:
-    """A config's convolutions (`channels`, `strides`, `sizes`), and the features that they make of one picture.
+    """A config's `encoder`, and the features that it makes of one picture.
+
+    'conv' has the config's `channels`, `strides` and `sizes`; the others have sizes of their own, for 48 to 84 pixels.
 
     Raises:
-        BadInput: the observation is no image or too small, or the three are not equally long.
+        BadInput: the observation is no image or one of a size that does not suit, or the three are not equally long.
     """
     side = min(image(agent, observation)[:2])
+    patch = next((size for size in (8, 12, 7, 6) if side % size == 0), 8)
+    kinds = {"conv": lambda: convolutions(side, config), "impala": Impala, "convit": lambda: ConViT(patch), "t2t": T2T}
+    if config.encoder not in kinds:
+        raise unknown("encoder", config.encoder, kinds)
+    made = net(kinds[config.encoder](), observation)
+    return made, jax.eval_shape(lambda key, obs: made.apply(made.init(key), obs), jax.random.key(0), observation)
+
+
+def convolutions(side: int, config: Any) -> Conv:
+    """The convolutions of a config, for images of that side."""
     layers = {name: len(getattr(config, name)) for name in ("channels", "strides", "sizes")}
     if len(set(layers.values())) > 1:
         listed = ", ".join(f"{name} has {count}" for name, count in layers.items())
         raise BadInput(f"{listed} layers of the encoder: give as many of each.")
     if side_after(side, config.strides, config.sizes) < 1:
         raise BadInput(f"images of {side} pixels are too small for strides of {config.strides}: drop a layer.")
-    made = net(Conv(config.channels, config.strides, config.sizes), observation)
-    return made, jax.eval_shape(lambda key, obs: made.apply(made.init(key), obs), jax.random.key(0), observation)
+    return Conv(config.channels, config.strides, config.sizes)
+
+
+def vision(agent: str, observation: PyTree, config: Any) -> tuple[Net, jax.ShapeDtypeStruct]:
+    """As `encoder`, where images are shown; a vector is its own features. Raises BadInput for anything else."""
+    if len(getattr(observation, "shape", ())) != 1:
+        return encoder(agent, observation, config)
+    return Net(lambda key: (), lambda parameters, obs: obs), observation
+
+
+# A stream of keys of their own for parts that are put on top.
+OWN = 1 << 27
+
+
+def further(agent: Agent, own: Callable[[Key, Parts], Parts]) -> Callable[[Key], Parts]:
+    """`init` of an agent with further parts, made from a key and the parts that are there: these stay what they were.
+
+    Raises:
+        BadInput: a part of that name is there already.
+    """
+
+    def init(key):
+        parts = agent.init(key)
+        more = own(jax.random.fold_in(key, OWN), parts)
+        for name in more:
+            if name in parts:
+                raise BadInput(f"the agent has a part '{name}' already: two additions of one kind do not go together.")
+        return {**parts, **more}
+
+    return init
+
+
+def viewed(name: str, agent: Agent, *wanted: str) -> Mapping[str, Callable[..., Any]]:
+    """The agent's views; `BadInput` where one is lacking that the addition `name` looks through."""
+    for view in wanted:
+        if view not in agent.views:
+            raise BadInput(f"{name} looks at an agent's {view}, which this one does not show: try drqv2+{name}.")
+    return agent.views
+
+
+def present(agent: Agent, *names: str) -> tuple[str, ...]:
+    """Those of some parts that the agent has."""
+    return tuple(name for name in names if name in agent.shapes)
 
 
 def stacked(agent: str, observation: PyTree) -> int:

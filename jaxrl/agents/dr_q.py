@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxrl.agents import mrq
 from jaxrl.core import Agent, Recipe, Specs
+from jaxrl.equations.contrastive import info_nce
 
 TEMPERATURE = 0.1
 
@@ -33,7 +34,7 @@ def contrast(frozen, predicted, guess, now) -> dict[str, jax.Array]:
     """-log of the softmax share of each row's own target among all of the batch, by the cosine (van den Oord 2018)."""
     unit = lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8)
     logits = unit(predicted) @ unit(now["target"]).T / TEMPERATURE
-    return {"contrast": -jnp.diagonal(jax.nn.log_softmax(logits, axis=1))}
+    return {"contrast": info_nce(logits)}
 
 
 def build(specs: Specs, config: Config) -> Agent:

@@ -29,6 +29,7 @@ class Config(sac.Config):
     batch: int = 128  # transitions an update; the paper's is 512
     alpha: float = 0.1  # temperature at the start
     capacity: int = 20_000  # transitions kept
+    encoder: str = "conv"  # or impala, convit, t2t, whose sizes are their own
     channels: tuple[int, ...] = (32, 64)  # of the encoder's convolutions; the paper's are four times 32
     strides: tuple[int, ...] = (4, 2)
     sizes: tuple[int, ...] = (4, 2)  # pixels a side of their windows; the paper's are four times 3

@@ -1,25 +1,28 @@
 """DrQ-v2: continuous control from pixels (Yarats et al. 2022, "Mastering visual continuous control").
 
 Deterministic policy gradients with twin critics, n-step returns and scheduled noise; one encoder, learned by the critic
-alone; images randomly shifted. Deviations: the actor sees the encoding after the critic's step, where the authors' code
-reuses the one before it; replay is uniform over transitions, not over finished episodes.
+alone; images randomly shifted. Vectors it learns from without encoder and shifts. Its relatives are additions to it:
+`drm`, `taco`, `mentor`. Deviations: the actor sees the encoding after the critic's step, where the authors' code reuses
+the one before it; replay is uniform over transitions, not over finished episodes.
 
 Known limit: at sizes for a CPU (48 pixels, an action repeat of 8, 2x256, batches of 64 and 128, learning rates from
 1e-4 to 1e-3) its policy saturated within some hundred updates on cartpole-swingup and had not recovered at 25,000
 frames. `drq` is what `make train PIXELS=48` runs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl.agents.common import at_least, continuous, encoder, stacked, within
-from jaxrl.core import Agent, Recipe, Specs, adam, mean, minimise, on, track
+from jaxrl.agents.common import at_least, continuous, stacked, vision, within
+from jaxrl.core import Agent, Recipe, Specs, adam, mean, minimise, stateless, track
 from jaxrl.equations.distributions import noisy_action
 from jaxrl.equations.values import clipped_q_target
-from jaxrl.nets import MLP, Trunk, ensemble, net, orthogonal
+from jaxrl.nets import MLP, Net, Trunk, drawing, ensemble, net, orthogonal
 from jaxrl.sources import shifted, uniform
 
 
@@ -27,6 +30,7 @@ from jaxrl.sources import shifted, uniform
 class Config:
     """What DrQ-v2 can be told; the defaults are the paper's for its medium tasks."""
 
+    encoder: str = "conv"  # or impala, convit, t2t, whose sizes are their own
     channels: tuple[int, ...] = (32, 32, 32, 32)  # of the encoder's convolutions
     strides: tuple[int, ...] = (2, 1, 1, 1)
     sizes: tuple[int, ...] = (3, 3, 3, 3)  # pixels a side of their windows
@@ -53,75 +57,113 @@ class Config:
         within(self, gamma=(0, 1), tau=(0, 1))
 
 
-def build(specs: Specs, config: Config) -> Agent:
-    """The agent for an environment of these specs. Raises BadInput unless it shows images and acts in [-1, 1]."""
+def build(specs: Specs, config: Config, policy: Callable[..., Any] = MLP, code: Net | None = None) -> Agent:
+    """The agent for an environment of these specs.
+
+    Args:
+        policy: makes the policy's module from hidden widths and the number of outputs.
+        code: what critics see of an action, `apply(parameters, action [..., dims]) -> [..., c]`, and learn; None shows
+            them the action.
+
+    Raises:
+        BadInput: observations that are no image and no vector, or actions that are no Box of [-1, 1].
+    """
     dims = continuous("drqv2", specs.action)
-    eye, seen = encoder("drqv2", specs.observation, config)
-    narrow, action = jax.ShapeDtypeStruct((config.features,), jnp.float32), jax.ShapeDtypeStruct((dims,), jnp.float32)
-    trunk = net(Trunk(config.features), seen)
-    policy = net(MLP(config.widths, dims, kernel_init=orthogonal()), narrow)
-    heads = ensemble(net(MLP(config.widths, 1, kernel_init=orthogonal()), narrow, action), 2)
+    eye, seen = vision("drqv2", specs.observation, config)
+    floats = lambda n: jax.ShapeDtypeStruct((n,), jnp.float32)
+    trunk, narrow = net(Trunk(config.features), seen), floats(config.features)
+    head = policy(config.widths, dims, kernel_init=orthogonal())
+    choice, drawn = net(head, narrow), drawing(head, narrow)  # the same parameters
+    code = code or Net(lambda key: (), lambda parameters, action: action)
+    coded = jax.eval_shape(lambda key: code.apply(code.init(key), jnp.zeros(dims)), jax.random.key(0))
+    heads = ensemble(net(MLP(config.widths, 1, kernel_init=orthogonal()), narrow, coded), 2)
     spread = optax.linear_schedule(*config.noise, config.noise_frames)
 
-    def mu(actor, h):
-        """The action without noise [..., dims]."""
-        return jnp.tanh(policy.apply(actor["policy"], trunk.apply(actor["trunk"], h)))
+    def encode(parts, obs):
+        return eye.apply(parts["encoder"], obs)
 
-    def q(critic, h, action):
-        return heads.apply(critic["heads"], trunk.apply(critic["trunk"], h), action)[..., 0]  # [2, B]
+    def q(parts, h, action, critic="critic"):
+        """What both critics say of actions in the light of features [B, ...]: [2, B]."""
+        neck = trunk.apply(parts[critic]["trunk"], h)
+        return heads.apply(parts[critic]["heads"], neck, code.apply(parts["code"], action))[..., 0]
 
     def noisy(actor, h, std, key):
         """Actions [B, dims] with clipped noise."""
-        center = mu(actor, h)
-        noise = std * jax.random.normal(key, center.shape)
+        key_policy, key_noise = jax.random.split(key)
+        center = jnp.tanh(drawn.apply(actor["policy"], key_policy, trunk.apply(actor["trunk"], h)))
+        noise = std * jax.random.normal(key_noise, center.shape)
         return noisy_action(center, jnp.clip(noise, -config.noise_clip, config.noise_clip))
 
     def critic_loss(live, frozen, batch, key):
-        h_next = eye.apply(frozen["encoder"], batch["next_obs"])
-        action = noisy(frozen["actor"], h_next, batch["std"], key)
-        q_next = q(frozen["target"], h_next, action)
+        h_next = encode(frozen, batch["next_obs"])
+        q_next = q(frozen, h_next, noisy(frozen["actor"], h_next, frozen["std"], key), "target")
         discount = config.gamma * batch["discount"]
         target = jax.vmap(clipped_q_target, in_axes=(0, 0, 1))(batch["reward"], discount, q_next)
-        error = q(live["critic"], eye.apply(live["encoder"], batch["obs"]), batch["action"]) - target
+        error = q(live, encode(live, batch["obs"]), batch["action"]) - target
         return mean((error**2).sum(axis=0), batch), {"td_error": jnp.abs(error).mean(axis=0), "target": target}
 
     def actor_loss(live, frozen, batch, key):
-        h = eye.apply(frozen["encoder"], batch["obs"])  # no gradient: the critic alone shapes the encoder
-        q_new = q(frozen["critic"], h, noisy(live["actor"], h, batch["std"], key)).min(axis=0)
+        h = encode(frozen, batch["obs"])  # no gradient: the critic alone shapes the encoder
+        q_new = q(frozen, h, noisy(live["actor"], h, frozen["std"], key)).min(axis=0)
         return -mean(q_new, batch), {"q": q_new}
 
     def init(key):
-        key_encoder, key_actor, key_critic = jax.random.split(key, 3)
+        key_encoder, key_actor, key_critic, key_code = jax.random.split(key, 4)
         (actor_trunk, actor_policy), (critic_trunk, critic_heads) = (
             tuple(jax.random.split(key)) for key in (key_actor, key_critic)
         )
         critic = {"trunk": trunk.init(critic_trunk), "heads": heads.init(critic_heads)}
         return {
             "encoder": eye.init(key_encoder),
-            "actor": {"trunk": trunk.init(actor_trunk), "policy": policy.init(actor_policy)},
+            "code": code.init(key_code),
+            "actor": {"trunk": trunk.init(actor_trunk), "policy": choice.init(actor_policy)},
             "critic": critic,
             "target": jax.tree.map(jnp.copy, critic),  # not the same buffers: the run is donated
+            "std": jnp.float32(config.noise[0]),
         }
 
     def act(parts, memory, obs, ctx, explore):
-        center = mu(parts["actor"], eye.apply(parts["encoder"], obs))
-        noise = spread(ctx.step) * jax.random.normal(ctx.key, center.shape) if explore else jnp.zeros_like(center)
+        neck = trunk.apply(parts["actor"]["trunk"], encode(parts, obs))
+        center = jnp.tanh(choice.apply(parts["actor"]["policy"], neck))
+        noise = parts["std"] * jax.random.normal(ctx.key, center.shape) if explore else jnp.zeros_like(center)
         return noisy_action(center, noise), memory, {}
 
-    def now(parts, batch, ctx):
-        return {**batch, "std": spread(ctx.step)}
+    def within_actor(parts, h, key=None):
+        """What the actor's layers say; with a key as it learns, and without as it acts."""
+        actor = parts["actor"]
+        neck = trunk.apply(actor["trunk"], h)
+        inner = choice.within(actor["policy"], neck) if key is None else drawn.within(actor["policy"], key, neck)
+        return {**inner, "layers": trunk.within(actor["trunk"], h)["layers"] + inner["layers"]}
 
-    critic_rule = minimise(critic_loss, adam(config.lr), ("encoder", "critic"), reads=("actor", "target"))
+    def within_critic(parts, h, action):
+        """What the layers of both critics' heads say, [2, B, units] each."""
+        neck = trunk.apply(parts["critic"]["trunk"], h)
+        return heads.within(parts["critic"]["heads"], neck, code.apply(parts["code"], action))
+
+    views = {"encode": encode, "q": q, "actor": within_actor, "critic": within_critic, "noise": spread}
+    learned = ("encoder", "critic", "code")
     rules = {
-        "critic": on(now, critic_rule),
-        "actor": on(now, minimise(actor_loss, adam(config.lr), "actor", reads=("encoder", "critic"))),
+        "noise": stateless(lambda parts, batch, ctx: ({"std": spread(ctx.step)}, {}), "std"),
+        "critic": minimise(critic_loss, adam(config.lr), learned, reads=("actor", "target", "std")),
+        "actor": minimise(actor_loss, adam(config.lr), "actor", reads=("encoder", "critic", "code", "std")),
         "target": track("critic", "target", config.tau),
     }
-    return Agent(init, act, rules)
+    return Agent(init, act, rules, views=views)
 
 
-def recipe(specs: Specs, config: Config) -> Recipe:
-    frames = stacked("drqv2", specs.observation)
-    source = uniform(config.capacity, config.batch, n=config.n, gamma=config.gamma, frames=frames)
-    source = shifted(source, config.pad)
-    return Recipe(build(specs, config), source, config.num_envs, config.unroll, config.ratio, warmup=config.warmup)
+def recipe(
+    specs: Specs,
+    config: Config,
+    policy: Callable[..., Any] = MLP,
+    code: Net | None = None,
+    ahead: int | None = None,
+) -> Recipe:
+    """How DrQ-v2 runs. `policy` and `code` are those of `build`; `ahead` is the replay's."""
+    agent = build(specs, config, policy, code)
+    how = {"n": config.n, "gamma": config.gamma, "ahead": ahead}
+    if len(specs.observation.shape) == 1:
+        source = uniform(config.capacity, config.batch, **how)
+    else:
+        source = uniform(config.capacity, config.batch, frames=stacked("drqv2", specs.observation), **how)
+        source = shifted(source, config.pad)
+    return Recipe(agent, source, config.num_envs, config.unroll, config.ratio, warmup=config.warmup)

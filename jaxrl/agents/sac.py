@@ -51,7 +51,8 @@ def critics(specs: Specs, config: Config, mlp: Callable[..., Any] = MLP, n: int 
     """`n` critics: `apply(parameters, obs [B, ...], action [B, dims], key) -> [n, B]`; these draw nothing."""
     action = jax.ShapeDtypeStruct((continuous("sac", specs.action),), jnp.float32)
     heads = ensemble(net(mlp(config.widths, 1), specs.observation, action), n)
-    return Net(heads.init, lambda parameters, obs, action, key: heads.apply(parameters, obs, action)[..., 0])
+    apply = lambda parameters, obs, action, key: heads.apply(parameters, obs, action)[..., 0]
+    return Net(heads.init, apply, heads.within)
 
 
 def whole(target: PyTree, key: Key) -> PyTree:
@@ -142,10 +143,23 @@ def build(
         "actor": minimise(actor_loss, adam(config.lr), ("actor", "log_alpha"), reads="critic"),
         "target": track("critic", "target", config.tau),
     }
-    return Agent(init, act, rules)
+    views = {
+        "encode": lambda parts, obs: obs,
+        "q": lambda parts, obs, action: critic.apply(parts["critic"], obs, action, jax.random.key(0)),
+        "actor": lambda parts, obs, key=None: actor.within(parts["actor"], obs),
+        "critic": lambda parts, obs, action: critic.within(parts["critic"], obs, action),
+    }
+    return Agent(init, act, rules, views=views)
 
 
-def recipe(specs: Specs, config: Config, build: Callable[[Specs, Any], Agent] = build) -> Recipe:
-    """How SAC runs, and its relatives with a `build` of their own."""
-    source = uniform(config.capacity, config.batch)
-    return Recipe(build(specs, config), source, num_envs=config.num_envs, ratio=config.ratio, warmup=config.warmup)
+def recipe(
+    specs: Specs,
+    config: Config,
+    build: Callable[..., Agent] = build,
+    policy: Callable[..., Any] | None = None,
+) -> Recipe:
+    """How SAC runs, and its relatives with a `build` of their own. `policy` makes the actor's module, else an MLP."""
+    outputs = 2 * continuous("sac", specs.action)
+    seams = {} if policy is None else {"actor": net(policy(config.widths, outputs), specs.observation)}
+    agent, source = build(specs, config, **seams), uniform(config.capacity, config.batch)
+    return Recipe(agent, source, num_envs=config.num_envs, ratio=config.ratio, warmup=config.warmup)

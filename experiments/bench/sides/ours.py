@@ -1,13 +1,12 @@
 """Jaxrl: an agent's loop, its bare update, and the bytes of its replay."""
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 
 from envs.core import scale_action
 from envs.registry import make
 from experiments.bench.worker import Side
+from jaxrl.agents.combined import configured, find
 from jaxrl.core import Box, Ctx, chain, fold
 from jaxrl.loop import loop, over_seeds
 
@@ -17,9 +16,9 @@ def recipe_of(settings: dict):
     env = make(settings["env"])
     if isinstance(env.specs.action, Box):
         env = scale_action(env)
-    module = importlib.import_module(f"jaxrl.agents.{settings['agent']}")
+    module = find(settings["agent"])
     config = {name: tuple(x) if isinstance(x, list) else x for name, x in settings["config"].items()}
-    return env, module.recipe(env.specs, module.Config(**config))
+    return env, module.recipe(env.specs, configured(module.Config, config))
 
 
 def learned(recipe) -> int:
