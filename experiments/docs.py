@@ -101,16 +101,19 @@ def papers(listed: list[dict[str, Any]], records: list[dict[str, Any]]) -> str:
     best = {}
     for record in sorted(records, key=lambda r: ("cpu", "gpu").index(r["scale"])):  # gpu, the larger, wins
         best[record["id"]] = record
-    rows = [_paper(row, best.get(f"p{row['number']:03d}")) for row in listed]
+    of = lambda number: [record for _, record in sorted(best.items()) if record["paper"] == number]
+    rows = [_paper(row, of(row["number"])) for row in listed]
     ours = [_agent(record) for name, record in sorted(best.items()) if record["paper"] is None]
     return f"{MADE}\n" + PAPERS + "".join(rows) + (AGENTS + "".join(ours) if ours else "")
 
 
-def _paper(row: dict[str, Any], record: dict[str, Any] | None) -> str:
+def _paper(row: dict[str, Any], records: list[dict[str, Any]]) -> str:
     module = row.get("module")
-    verdict = _verdict(record) if record else "built" if module else "planned"
+    name = lambda record: f"{record['id']}: " if len(records) > 1 else ""
+    verdict = "; ".join(name(record) + _verdict(record) for record in records)
+    verdict = verdict or ("built" if module else "planned")
     code = f"[`{module}`](../{module})" if module else "planned"
-    date = record["date"] if record else ""
+    date = max((record["date"] for record in records), default="")
     title = [f"{row['number']:03d}", row["short"], row["title"], row["form"], row["family"]]
     return _row(*title, code, verdict, date)
 

@@ -215,6 +215,20 @@ class TrainingReturn:
 
 
 @dataclass(frozen=True)
+class FirstBelow:
+    """A seed's score is minus the frames after which a metric's mean over a point of the curve is first below a level.
+
+    Where it never is, it counts as reached one point after the end. The curve is the metric's.
+    """
+
+    metric: str
+    level: float
+
+    def __str__(self):
+        return f"minus the frames until {self.metric} is below {self.level:g}"
+
+
+@dataclass(frozen=True)
 class GreedyReturn:
     """A seed's score is the IQM of the final policy's returns without exploration."""
 
@@ -240,17 +254,19 @@ class Trained:
         starts: start states in the bank that episodes begin from; None begins each inline, which costs seeds side by
             side a reset of all environments at every step.
         seconds: wall time after which training stops, at the next point of the curve; None trains to the end.
+        changed: what is done to the recipe before it is run; None leaves it.
     """
 
     agent: str
     environment: str
-    score: TrainingReturn | GreedyReturn
+    score: TrainingReturn | FirstBelow | GreedyReturn
     settings: dict[str, Any] = field(default_factory=dict)
     repeat: int = 1
     pixels: int | None = None
     layout: Literal["vmap", "map"] | None = None
     starts: int | None = None
     seconds: float | None = None
+    changed: Callable[[Any], Any] | None = None
 
     def chosen(self, scale: Scale) -> dict[str, Any]:
         """The settings at that scale."""
@@ -268,6 +284,7 @@ class Trained:
 
             env = pixels(env, self.pixels)
         recipe = replace(module.recipe(env.specs, configured(module.Config, self.chosen(scale))), starts=self.starts)
+        recipe = recipe if self.changed is None else self.changed(recipe)
         return train(env, recipe, self.score, scale, seeds, self.layout, self.seconds)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.core import scale_action
-from experiments.evidence import GreedyReturn, Outcome, Scale, TrainingReturn, bad_input
+from experiments.evidence import FirstBelow, GreedyReturn, Outcome, Scale, TrainingReturn, bad_input
 from jaxrl.core import Box, Env, Parts, Recipe, stateless
 from jaxrl.loop import evaluate, loop, over_seeds
 from jaxrl.run.programs import EVALUATE
@@ -20,7 +20,7 @@ from jaxrl.statistics import iqm
 def train(
     env: Env,
     recipe: Recipe,
-    score: TrainingReturn | GreedyReturn,
+    score: TrainingReturn | FirstBelow | GreedyReturn,
     scale: Scale,
     seeds: tuple[int, ...],
     layout: str | None = None,
@@ -41,12 +41,15 @@ def train(
     began = time.perf_counter()
     while len(returns) < points and (seconds is None or time.perf_counter() - began < seconds):
         run, metrics = chunk(run)
-        returns.append(np.asarray(metrics["episode/return"], np.float64))
+        shown = score.metric if isinstance(score, FirstBelow) else "episode/return"
+        returns.append(np.asarray(metrics[shown], np.float64))
         counts.append(np.asarray(metrics["ended/episodes"], np.float64) * ticks)
     returns, counts = np.stack(returns, 1), np.stack(counts, 1)  # [seeds, points]
     steps = many.frames * ticks * np.arange(1, returns.shape[1] + 1)
     if isinstance(score, TrainingReturn):
         scores, seconds_score = late_mean(returns, counts, score.after, seeds), 0.0
+    elif isinstance(score, FirstBelow):
+        scores, seconds_score = -first_below(returns, score.level) * many.frames * ticks, 0.0
     else:
         scores, seconds_score = greedy(env, recipe, run.parts, keys, score.episodes, layout)
     return Outcome(scores, steps, returns, seconds_init + seconds_chunk + seconds_score)
@@ -75,6 +78,12 @@ def late_mean(returns: NDArray, counts: NDArray, after: float, seeds: tuple[int,
         seed = seeds[int(np.argmin(count))]
         raise bad_input(f"seed {seed} ended no episode in the part scored: lengthen the scale's steps.")
     return total / count
+
+
+def first_below(curve: NDArray, level: float) -> NDArray:
+    """The number of the first point below the level, counted from 1; one more than there are where none is: [seeds]."""
+    below = np.concatenate([curve < level, np.ones((len(curve), 1), bool)], axis=1)
+    return below.argmax(axis=1) + 1.0
 
 
 def greedy(env: Env, recipe: Recipe, parts: Parts, keys: jax.Array, episodes: int, layout: str):

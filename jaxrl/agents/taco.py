@@ -49,10 +49,12 @@ def action_code(dims: int) -> Net:
 
 
 class Heads(NamedTuple):
-    """Parameters `init(key)`, and the `objective`, a Loss whose live parts are 'encoder', 'code' and 'taco'."""
+    """Parameters `init(key)`; the `objective`, a Loss whose live parts are 'encoder', 'code' and 'taco'; and the `code`
+    of what is seen, (parts, obs [B, ...]) -> [B, features]."""
 
     init: Callable[[Key], Parts]
     objective: Loss
+    code: Callable[[Parts, jax.Array], jax.Array]
 
 
 def heads(config: Config, features: int, dims: int, encode: Callable, seen: jax.ShapeDtypeStruct) -> Heads:
@@ -75,14 +77,16 @@ def heads(config: Config, features: int, dims: int, encode: Callable, seen: jax.
         bilinear = jax.random.uniform(keys["bilinear"], (features, features))
         return {**{name: one.init(keys[name]) for name, one in nets.items()}, "bilinear": bilinear}
 
+    def coded(parts, obs):
+        return state.apply(parts["taco"]["state"], encode(parts, obs))
+
     def objective(live, frozen, batch, key):
-        own, ahead = live["taco"], batch["ahead"]
-        z = state.apply(own["state"], encode(live, batch["obs"]))
-        # No gradient: what is to be told apart is given.
-        given = lambda obs: jax.lax.stop_gradient(state.apply(own["state"], encode(live, obs)))
+        own, ahead, z = live["taco"], batch["ahead"], coded(live, batch["obs"])
+        # No gradient by way of the targets: what is to be told apart is given.
+        given = lambda obs: jax.lax.stop_gradient(coded(live, obs))
         told = lambda guess, target: info_nce(guess @ own["bilinear"] @ given(target).T)
-        codes = code.apply(live["code"], ahead["action"])
-        plan = sequence.apply(own["sequence"], codes.reshape(codes.shape[0], -1))
+        actions = code.apply(live["code"], ahead["action"])
+        plan = sequence.apply(own["sequence"], actions.reshape(actions.shape[0], -1))
         return_error = nets["reward"].apply(own["reward"], z, plan)[:, 0] - batch["reward"]
         terms = {
             "temporal": ahead["weight"] * told(nets["both"].apply(own["both"], z, plan), ahead["obs"]),
@@ -92,7 +96,7 @@ def heads(config: Config, features: int, dims: int, encode: Callable, seen: jax.
         weights = {"temporal": config.temporal, "curl": config.curl, "return": config.reward}
         return mean(sum(weights[name] * term for name, term in terms.items()), batch), terms
 
-    return Heads(init, objective)
+    return Heads(init, objective, coded)
 
 
 def seams(specs: Specs, config: Config, base: Any) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""Paper 006, MENTOR: weights drawn to what served best lose less by it, and experts keep apart what conflicts.
+
+Returns around a perturbation, from states; and a regression whose sign a bit of the input turns around.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.evidence import AtLeast, Better, Claim, Outcome, Scale, Trained, TrainingReturn
+
+EPISODE, PERIOD = 200, 4_000  # frames: of an episode, and between perturbations
+FIVE = 5 * EPISODE
+
+SIZES = {"widths": (64, 64), "lr": 1e-3, "batch": 64, "warmup": 1_000, "noise_frames": lambda scale: scale.steps // 4}
+MIXTURE = {"experts": 8, "k": 2, "gate": 32}
+
+
+@dataclass(frozen=True)
+class Dip:
+    """An arm: minus the mean fall of the return from the five episodes before a perturbation to the five after.
+
+    Over all perturbations of the later half, by the curve of an arm whose points are five episodes long.
+    """
+
+    of: Trained
+
+    def __call__(self, scale: Scale, seeds: tuple[int, ...]) -> Outcome:
+        found = self.of(scale, seeds)
+        after = np.arange(PERIOD // FIVE, len(found.steps), PERIOD // FIVE)  # the points that begin with a perturbation
+        after = after[after >= len(found.steps) // 2]
+        return found._replace(scores=-(found.curve[:, after - 1] - found.curve[:, after]).mean(axis=1))
+
+
+def arm(task: bool, mixture: bool, score=TrainingReturn(after=0.5)):  # noqa: B008
+    own = {"period": PERIOD, "keep": (0.5, 0.5), "task": task, "mixture": mixture, "moe": MIXTURE}
+    return Trained("mentor", "pendulum", score, {**SIZES, "mentor": own})
+
+
+FOUR = {
+    f"{net}, drawn to {to}": arm(task, mixture)
+    for mixture, net in ((False, "dense"), (True, "experts"))
+    for task, to in ((False, "fresh weights"), (True, "the best"))
+}
+
+
+def turned(experts: int, score: str):
+    """An arm: a regression of +-f(x), the sign a bit of the input. Minus the error, or how far gates tell the sign."""
+
+    def run(scale: Scale, seeds: tuple[int, ...]) -> Outcome:
+        import jax
+        import jax.numpy as jnp
+
+        from experiments.evidence.fitting import fitted
+        from jaxrl.nets import MoEMLP, net
+
+        inputs, batch = 8, 128
+        how = {"k": 1, "gate": 0}
+        network = net(MoEMLP((inputs, 32), 1, experts, how), jax.ShapeDtypeStruct((batch, inputs + 1), jnp.float32))
+
+        def data(task, key):
+            key_x, key_bit = jax.random.split(key)
+            x = jax.random.normal(key_x, (batch, inputs))
+            bit = jnp.sign(jax.random.normal(key_bit, (batch, 1)))
+            return jnp.concatenate([x, bit], axis=1), bit[:, 0] * jnp.sin(x @ task).sum(axis=1)
+
+        def loss(parameters, task, key):
+            x, y = data(task, key)
+            return ((network.apply(parameters, x)[:, 0] - y) ** 2).mean()
+
+        def judged(parameters, task, key):
+            if score == "error":
+                return -jax.lax.map(lambda key: loss(parameters, task, key), jax.random.split(key, 16)).mean()
+            x, _ = data(task, key)
+            first = network.within(parameters, x)["gates"][0].mask[0, :, 0]
+            same = (first == (x[:, -1] > 0)).mean()
+            return jnp.maximum(same, 1 - same)  # which expert has which sign is chance
+
+        task = lambda key: jax.random.normal(key, (inputs, 2))
+        return fitted(scale, seeds, task, network.init, loss, judged)
+
+    return run
+
+
+PENDULUM = "pendulum from states, 200 steps; a perturbation of half every 2,000 updates"
+SCALES = {"smoke": Scale(10_000, 1, 10), "cpu": Scale(50_000, 10, 50), "gpu": Scale(100_000, 10, 100)}
+TURNED = {"smoke": Scale(50, 1, 2), "cpu": Scale(20_000, 10), "gpu": Scale(50_000, 10)}
+WHERE = "regression of 8 inputs and a bit that turns the target's sign; experts of the dense layer's width, one a token"
+
+CLAIMS = (
+    Claim(
+        id="p006",
+        paper=6,
+        claim="After a perturbation towards the best weights so far the return falls at least 30 % less than after one "
+        "towards fresh weights.",
+        environment=PENDULUM,
+        metric="minus the fall of the mean return of five episodes",
+        arms={name: Dip(one) for name, one in FOUR.items()},
+        checks=tuple(
+            Better(f"{net}, drawn to the best", f"{net}, drawn to fresh weights", factor=0.7)
+            for net in ("experts", "dense")
+        ),
+        expected="a fall at least 30 % smaller",
+        scales=SCALES,
+    ),
+    Claim(
+        id="p006-return",
+        paper=6,
+        claim="An actor of experts drawn to the best weights earns no less than a dense one drawn to fresh weights.",
+        environment=PENDULUM,
+        metric=str(TrainingReturn(after=0.5)),
+        arms=FOUR,
+        checks=(Better("experts, drawn to the best", "dense, drawn to fresh weights"),),
+        expected="more, or as much: differences of the final return are noisy",
+        scales=SCALES,
+    ),
+    Claim(
+        id="p006-conflict",
+        paper=6,
+        claim="Two experts learn two tasks that conflict to less than a tenth of the error of a dense layer as wide as "
+        "one of them.",
+        environment=WHERE,
+        metric="minus the mean square error",
+        arms={"dense": turned(1, "error"), "experts": turned(2, "error")},
+        checks=(Better("experts", "dense", factor=0.1),),
+        expected="less than 10 % of the error",
+        scales=TURNED,
+    ),
+    Claim(
+        id="p006-gate",
+        paper=6,
+        claim="The router of those two experts tells the two tasks apart.",
+        environment=WHERE,
+        metric="share of inputs that go where their bit says",
+        arms={"gate": turned(2, "gate")},
+        checks=(AtLeast("gate", 0.95),),
+        expected="above 95 %",
+        scales=TURNED,
+    ),
+)

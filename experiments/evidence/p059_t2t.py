@@ -1,0 +1,72 @@
+"""Paper 059, T2T-ViT: tokens made of overlapping windows, step by step, see lines that cross the borders of patches.
+
+How many thin lines there are in a picture is told from few pictures; they are the shorter the more there are, so that
+brightness says nothing. The control, in which the colour of the ground tells the class, is as easy for patches.
+"""
+
+from experiments.evidence import AtLeast, Better, Claim, Scale
+from experiments.evidence.pictures import accuracy
+
+SIDE, CLASSES = 32, 4
+
+
+def lines(shared, key, coloured: bool = False):
+    """A picture [32, 32, 1] with one to four lines of a pixel's width, and how many less one."""
+    import jax
+    import jax.numpy as jnp
+
+    if shared is None:
+        return ()
+    key_label, key_angle, key_place, key_noise = jax.random.split(key, 4)
+    label = jax.random.randint(key_label, (), 0, CLASSES)
+    angle = jax.random.uniform(key_angle, (CLASSES,), maxval=jnp.pi)
+    through = jax.random.uniform(key_place, (CLASSES, 2), minval=8.0, maxval=SIDE - 8.0)
+    y, x = jnp.mgrid[:SIDE, :SIDE].astype(jnp.float32)
+    normal = jnp.stack([-jnp.sin(angle), jnp.cos(angle)], axis=1)
+    along = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    offset = jnp.stack([x, y], axis=-1)[None] - through[:, None, None]
+    away, far = (jnp.abs(jnp.einsum("lhwd,ld->lhw", offset, direction)) for direction in (normal, along))
+    drawn = (away < 0.6) & (far < 16 / (label + 1)) & (jnp.arange(CLASSES) <= label)[:, None, None]
+    picture = drawn.any(axis=0) * (0.0 if coloured else 1.0) + 0.1 * jax.random.normal(key_noise, (SIDE, SIDE))
+    return (picture + (0.5 * label if coloured else 0.0))[..., None], label
+
+
+def told(images: int, stem: str, coloured: bool = False):
+    def encoder():
+        from jaxrl.nets import T2T, ConViT
+
+        if stem == "t2t":
+            return T2T(width=64, depth=3, heads=4, kind="transformer", token_width=32)
+        return ConViT(patch={"patches of 4": 4, "patches of 8": 8}[stem], width=64, heads=4, local=0, plain=3, ratio=2)
+
+    def draw(shared, key):
+        return lines(shared, key, coloured)
+
+    return accuracy(encoder, draw, CLASSES, images, pad=2)
+
+
+STEMS = ("t2t", "patches of 4", "patches of 8")
+
+CLAIMS = (
+    Claim(
+        id="p059",
+        paper=59,
+        claim="From 500 pictures of thin lines a vision transformer on tokens of tokens counts at least 5 points more "
+        "right than on patches.",
+        environment="32 x 32 pixels; one to four lines of a pixel's width at any place and angle, noise 0.1; the "
+        "tokens are 4 x 4, and 8 x 8 or 4 x 4 of patches; the same trunk of 3 blocks, 64 wide",
+        metric="share of 1,000 fresh pictures told right",
+        arms={
+            **{f"{stem}, 500": told(500, stem) for stem in STEMS},
+            **{f"{stem}, 2000": told(2_000, stem) for stem in ("t2t", "patches of 4")},
+            **{f"{stem}, 500, by colour": told(500, stem, coloured=True) for stem in ("t2t", "patches of 4")},
+        },
+        checks=(
+            Better("t2t, 500", "patches of 4, 500", by=0.05),
+            Better("t2t, 500", "patches of 8, 500", by=0.05),
+            AtLeast("t2t, 500", 0.4),
+        ),
+        expected="5 points or more at 500 pictures; no difference where the ground's colour tells the class",
+        scales={"smoke": Scale(20, 1, 2), "cpu": Scale(3_000, 8, 10), "gpu": Scale(10_000, 10)},
+    ),
+)
