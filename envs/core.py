@@ -179,10 +179,13 @@ def frame_stack(env: Env, k: int) -> Env:
     """The last `k` observations side by side on the last axis, newest last; a reset repeats the first one.
 
     Raises:
-        BadInput: `k` is below 1, or an observation is a scalar, without an axis to stack on.
+        BadInput: `k` is below 1 or longer than an episode, or an observation is a scalar, without an axis to stack on.
     """
     if k < 1:
         raise BadInput(f"frame_stack's k is {k}; at least 1 frame is needed.")
+    if env.specs.limit is not None and k > env.specs.limit + 1:
+        shown = env.specs.limit + 1
+        raise BadInput(f"frame_stack's k is {k}, but an episode of {env.name} shows {shown} observations: lower k.")
     if any(not leaf.shape for leaf in jax.tree.leaves(env.specs.observation)):
         raise BadInput(f"frame_stack needs observations with an axis; {env.name} has a scalar: give it the shape (1,).")
 

@@ -51,7 +51,7 @@ def shades(size: int = 8) -> Env:
     def step(shade, action):
         return shade, TimeStep(see(shade), 1 - (action[0] - shade) ** 2, jnp.bool_(True), jnp.bool_(False))
 
-    specs = Specs(jax.ShapeDtypeStruct((size, size, 3), jnp.uint8), Box((1,)), limit=1)
+    specs = Specs(jax.ShapeDtypeStruct((size, size, 3), jnp.uint8), Box((1,)), limit=2)
     return frame_stack(Env(reset, step, specs, "shades"), 3)
 
 

@@ -8,8 +8,8 @@ from jax.sharding import AbstractMesh
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 
-from jaxrl.core import BadInput
-from jaxrl.nets import MoE, MoEMLP, drawing, net
+from jaxrl.core import BadInput, Ctx, adam, minimise
+from jaxrl.nets import MLP, MoE, MoEMLP, drawing, net
 from jaxrl.nets.moe import (
     aggregated,
     balance,
@@ -25,6 +25,7 @@ from jaxrl.nets.moe import (
     weights,
     z_loss,
 )
+from jaxrl.rules.distillation import distilled
 from tests.devices import found_on
 
 KEY = jax.random.key(4)
@@ -193,6 +194,21 @@ def test_experts_may_be_taken_away_and_put_together():
     assert_allclose(made(experts=2, k=2)[0](few, X), by_hand, rtol=1e-4, atol=1e-4)
     both = aggregated(parameters, parameters)
     assert_allclose(made(experts=8, k=8)[0](both, X), layer(parameters, X), rtol=1e-4, atol=1e-4)
+
+
+def test_a_dense_student_learns_what_experts_say():
+    teacher, student = net(MoE(4, 8, 2, k=2), X), net(MLP((32,), 2), X)
+    rule = minimise(distilled(student, teacher, "small", "large"), adam(3e-3), "small", reads="large")
+    parts = {"large": filled(teacher), "small": jax.tree.map(lambda x: 0.3 * x, filled(student))}
+
+    def step(carry, i):
+        parts, state, metrics = rule.update(*carry, {"obs": X}, Ctx(KEY, i))
+        return (parts, state), metrics["loss"]
+
+    run = jax.jit(lambda parts: jax.lax.scan(step, (parts, rule.init(parts)), jnp.arange(2_000)))
+    (after, _), losses = run(parts)
+    assert losses[-1] < 0.05 * losses[0]
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(after["large"]), jax.tree.leaves(parts["large"])))
 
 
 @pytest.mark.parametrize("how,sentence", [

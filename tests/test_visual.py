@@ -14,7 +14,7 @@ from envs.core import scale_action
 from envs.registry import make
 from jaxrl.agents import adaptive_rr, addends, drm, drqv2, mentor, taco
 from jaxrl.agents.combined import configured, find
-from jaxrl.core import BadInput, Ctx, describe, minimise
+from jaxrl.core import BadInput, Ctx, also, describe, minimise
 from jaxrl.equations.contrastive import info_nce
 from jaxrl.equations.values import expectile_loss
 from jaxrl.loop import loop
@@ -219,6 +219,31 @@ def test_taco_tells_by_what_comes_without_learning_from_it(batch):
     assert loss(parts, cut(0))[0] == 0
     assert_allclose(loss(parts, cut(16))[0], loss(parts, batch)[0])
     assert np.asarray(parts["taco"]["bilinear"]).min() >= 0
+
+
+def test_an_offline_learner_takes_the_same_loss(batch):
+    """Behaviour cloning through an encoder, with TACO's loss in its one backward pass."""
+    encode = lambda parts, obs: jnp.tanh(obs @ parts["encoder"])
+    made = taco.heads(taco.Config(hidden=8), 8, 1, encode, jax.ShapeDtypeStruct((4,), jnp.float32))
+
+    def clone(live, frozen, batch, key):
+        return ((encode(live, batch["obs"]) @ live["actor"] - batch["action"]) ** 2).mean(), {}
+
+    alone = minimise(clone, optax.sgd(0.1), ("encoder", "actor"))
+    both = also(alone, made.objective, wrt=("code", "taco"))
+    parts = {
+        "encoder": jnp.ones((3, 4)),
+        "actor": jnp.ones((4, 1)),
+        "code": taco.action_code(1).init(KEY),
+        "taco": made.init(KEY),
+    }
+    with_taco, without = jax.jit(lambda p: [rule.update(p, rule.init(p), batch, at(0)) for rule in (both, alone)])(
+        parts
+    )
+    assert_allclose(with_taco[0]["actor"], without[0]["actor"], rtol=1e-5)
+    assert np.abs(with_taco[0]["encoder"] - without[0]["encoder"]).max() > 1e-4
+    assert np.abs(with_taco[0]["taco"]["bilinear"] - parts["taco"]["bilinear"]).max() > 0
+    assert {"temporal", "curl", "return"} <= set(with_taco[2])
 
 
 def test_windows_ahead_stay_within_an_episode():
