@@ -307,6 +307,62 @@ def rendering(model: str, size: int, units: int, gl_units: int) -> tuple[Case, C
 render_cheetah, render_cheetah_compile = rendering("cheetah", 84, 64 * 96, 32)
 render_cartpole, render_cartpole_compile = rendering("cartpole", 48, 64 * 256, 64)
 
+DRQV2 = {
+    "agent": "drqv2",
+    "env": "cartpole-swingup",
+    "repeat": 8,
+    "pixels": 48,
+    "config": {
+        "channels": [32, 64],
+        "strides": [4, 2],
+        "sizes": [4, 2],
+        "widths": [256, 256],
+        "batch": 128,
+        "capacity": 10_000,
+        "warmup": 1_024,
+        "num_envs": 1,
+        "unroll": 1,
+        "ratio": 1,
+        "pad": 2,
+    },
+    "units": 1_600,
+    "least": 1_200,
+}
+
+drqv2 = Case(
+    "updates a core-second",
+    "DrQ-v2 on cartpole-swingup, 48 x 48 pixels, an action repeat of 8, an update a step, batch 128, two convolutions; "
+    "the whole loop renders, shifts and replays too; `losses` are the two gradient steps alone, on one batch",
+    {
+        "loop": side("ours", "updating", **DRQV2),
+        "rules": side("ours", "bare", **DRQV2 | {"units": 200}),
+        "losses": side("ours", "losses", **DRQV2 | {"units": 200}),
+    },
+    (
+        Pair("drqv2-update", "losses", round(1 / 1.10, 3), ours="rules"),
+        Pair("drqv2-loop", "rules", 0.9, ours="loop"),
+    ),
+)
+
+# ------------------------------------------------------------------------------------------------- mixtures of experts
+
+
+def experts(count: int) -> Case:
+    """All experts at every token, beside tokens that travel to slots with a quarter to spare."""
+    settings = {"tokens": 256, "width": 256, "units": 256 * 60}
+    layer = {"experts": count, "hidden": 64, "k": 2, "router": "top"}
+    return Case(
+        "tokens a core-second",
+        f"256 tokens of 256 features through {count} experts of 64 hidden units, two a token, and the gradient; "
+        "`slots` drops what finds none",
+        {
+            "dense": side("moe", "layer", moe=layer, **settings),
+            "slots": side("moe", "layer", moe=layer | {"capacity": 1.25}, **settings),
+        },
+        (Pair(f"moe-{count}", "slots", ours="dense"),),
+    )
+
+
 CASES = {
     "sac": sac,
     "ppo": ppo,
@@ -316,6 +372,8 @@ CASES = {
     "dqn": dqn,
     "pqn": pqn,
     "utd": utd,
+    "drqv2": drqv2,
+    **{f"moe-{count}": experts(count) for count in (4, 8, 16, 64)},
     "step-cartpole": stepping("cartpole-swingup", "cartpole", "inverted_pendulum", 30_000, 2000),
     "step-cheetah": stepping("cheetah-run", "cheetah", "halfcheetah", 4000, 500),
     "model-cheetah": models("cheetah-run", "cheetah", 1, 1000, 100),

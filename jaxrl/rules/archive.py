@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from jaxrl.core import Key, Parts, PyTree, Rule, stateless
 
@@ -44,14 +45,14 @@ def like_them(kept: Archive, otherwise: PyTree, key: Key) -> PyTree:
     """A draw from a normal fitted to each parameter over what is kept; `otherwise` while that is fewer than two."""
     filled = jnp.isfinite(kept.returns)
     count = filled.sum()
-    leaves, tree = jax.tree.flatten(kept.members)
-    keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(leaves))))
+    flat, like = ravel_pytree(otherwise)
+    noise = like(jax.random.normal(key, flat.shape))  # of all at once: a draw for each would take seconds to compile
 
-    def draw(members, now, key):
+    def draw(members, now, noise):
         weight = filled.reshape(-1, *(1 for _ in now.shape))
         mean = (weight * members).sum(axis=0) / jnp.maximum(count, 1)
         variance = (weight * (members - mean) ** 2).sum(axis=0) / jnp.maximum(count - 1, 1)
         std = jnp.maximum(jnp.sqrt(variance), 1e-7)
-        return jnp.where(count >= 2, mean + std * jax.random.normal(key, now.shape), now)
+        return jnp.where(count >= 2, mean + std * noise, now)
 
-    return jax.tree.map(draw, kept.members, otherwise, keys)
+    return jax.tree.map(draw, kept.members, otherwise, noise)

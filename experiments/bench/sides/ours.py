@@ -2,20 +2,27 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from envs.core import scale_action
 from envs.registry import make
+from envs.render import pixels
 from experiments.bench.worker import Side
 from jaxrl.agents.combined import configured, find
-from jaxrl.core import Box, Ctx, chain, fold
+from jaxrl.core import Box, Ctx, Descent, Rule, chain, fold
 from jaxrl.loop import loop, over_seeds
 
 
 def recipe_of(settings: dict):
-    """(environment, recipe) of `settings`: agent, env, config (fields of the agent's Config, which must exist)."""
-    env = make(settings["env"])
+    """(environment, recipe) of `settings`: agent, env, config (fields of the agent's Config, which must exist).
+
+    `repeat` holds actions, and `pixels` shows pictures of that side in place of the state.
+    """
+    env = make(settings["env"], settings.get("repeat", 1))
     if isinstance(env.specs.action, Box):
         env = scale_action(env)
+    if "pixels" in settings:
+        env = pixels(env, settings["pixels"])
     module = find(settings["agent"])
     config = {name: tuple(x) if isinstance(x, list) else x for name, x in settings["config"].items()}
     return env, module.recipe(env.specs, configured(module.Config, config))
@@ -68,12 +75,36 @@ def updating(settings: dict) -> Side:
 def bare(settings: dict) -> Side:
     """The agent's rules alone, over and over on one fixed batch: what the loop can at best reach."""
     env, recipe = recipe_of(settings)
+    return repeated(env, recipe, recipe.agent.rules, settings)
+
+
+def losses(settings: dict) -> Side:
+    """The gradient steps among those rules, and nothing else that rules do."""
+    env, recipe = recipe_of(settings)
+    steps = {name: rule for name, rule in recipe.agent.rules.items() if isinstance(rule, Descent)}
+    return repeated(env, recipe, {name: stepping(rule) for name, rule in steps.items()}, settings)
+
+
+def stepping(step: Descent) -> Rule:
+    """What `minimise` is without its checks: a gradient, and what the optimiser makes of it."""
+
+    def update(parts, state, batch, ctx):
+        live = {name: parts[name] for name in step.wrt}
+        slope = jax.grad(lambda live: step.loss(live, parts, batch, ctx.key)[0])(live)
+        steps, state = step.tx.update(slope, state, live, frames=ctx.step)
+        return parts | optax.apply_updates(live, steps), state, {}
+
+    return Rule(step.init, update)
+
+
+def repeated(env, recipe, rules: dict[str, Rule], settings: dict) -> Side:
+    """Some rules, over and over on one batch of the recipe's source."""
     one = loop(env, recipe)
-    rule, count = chain(recipe.agent.rules), settings["units"]
+    rule, count = chain(rules), settings["units"]
     ticks = max(recipe.warmup // one.frames, settings["config"]["batch"] // recipe.num_envs) + 1
     run = jax.jit(lambda key: one.chunk(one.init(key), ticks)[0])(jax.random.key(0))
     batch = jax.jit(recipe.source.sample)(run.source, run.parts, jax.random.key(1))
-    state = {"carry": jax.tree.map(jnp.copy, (run.parts, run.rules))}
+    state = {"carry": jax.tree.map(jnp.copy, (run.parts, rule.init(run.parts)))}
 
     def updates(carry, batch, key):
         def once(carry, i):
