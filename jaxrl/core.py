@@ -219,6 +219,10 @@ class Ctx(NamedTuple):
     by all seeds; update (int32 []), the number of this update over the run, shared likewise, so that `every` never
     branches per seed; axis, the name of the mesh axis over which environments are spread (`loop.over_devices`), or
     None; turn (int32 []), the number of this update within its tick.
+
+    Where the ratio is a function of parts, seeds side by side (`vmap`) may make different numbers of updates: what goes
+    by `update` and `turn` is then no branch but a choice, and costs at every update. `map` such seeds, or go by `step`.
+    Updates are numbered by the most that there may be in a tick.
     """
 
     key: Key
@@ -284,7 +288,7 @@ class Agent:
     `views` are functions of parts that mechanisms put on top look through, by name. An actor-critic has 'encode',
     (parts, obs [B, ...]) -> features [B, ...]; 'q', (parts, features, action) -> [n, B]; as `Net.within` has it,
     'actor', (parts, features), and 'critic', (parts, features, action); and where its noise is the part 'std', 'noise',
-    what that is after so many frames.
+    (parts, frames) -> what that is after so many frames.
 
     `init(key) -> parts`; `act(parts, memory, obs, ctx, explore) -> (action, memory, extras)` for **one** environment
     (the loop vmaps it; `explore` is a Python bool; extras is a dict kept with the transition); `memory()` is what an
@@ -451,11 +455,14 @@ def also(
     return inside(rule, extended)
 
 
-def clipped(rule: Rule, norm: float) -> Rule:
-    """A rule of `minimise` whose gradient's global norm is at most that before its optimiser sees it."""
+def clipped(rule: Rule, part: str, norm: float) -> Rule:
+    """A rule of `minimise`, where the gradient of one part has a global norm of at most that before its optimiser."""
 
-    clip = lambda tx: optax.chain(optax.clip_by_global_norm(norm), tx)
-    return inside(rule, lambda old: minimise(old.loss, clip(old.tx), old.wrt, old.reads, old.signals, old.sets))
+    def clipping(old: Descent) -> Rule:
+        clip = {name: optax.clip_by_global_norm(norm) if name == part else optax.identity() for name in old.wrt}
+        return minimise(old.loss, optax.chain(each(**clip), old.tx), old.wrt, old.reads, old.signals, old.sets)
+
+    return inside(rule, clipping)
 
 
 # Streams of their own for `add` and `on`. `split(key, n)[i]` is `fold_in(key, i)`, so that small numbers would meet the

@@ -186,12 +186,25 @@ def test_what_is_inside_is_shown():
     assert gate.mask.shape == (1, 12, 4) and (gate.mask.sum(axis=-1) == 2).all()
 
 
+@pytest.mark.parametrize("router", ["expert_choice", "soft"])
+def test_what_a_policy_says_of_a_row_does_not_depend_on_others(router):
+    mlp = net(MoEMLP((7, 8), 3, experts=4, how={"router": router, "capacity": 1.0}), X)
+    parameters = filled(mlp)
+    together, alone, inside = jax.jit(lambda p: (mlp.apply(p, X), mlp.apply(p, X[:1]), mlp.within(p, X)))(parameters)
+    assert_allclose(together[:1], alone, rtol=1e-4, atol=1e-4)
+    (gate,) = inside["gates"]
+    assert gate.logits.shape == gate.mask.shape == (12, 1, 4)
+
+
 def test_experts_may_be_taken_away_and_put_together():
     layer, parameters = made(k=4)
     few = pruned(parameters, np.array([2, 0]))
     share = softmax(np.log(probs_of(parameters, X))[:, [2, 0]], axis=1)
     by_hand = share[:, :1] * expert(parameters, 2, X) + share[:, 1:] * expert(parameters, 0, X)
     assert_allclose(made(experts=2, k=2)[0](few, X), by_hand, rtol=1e-4, atol=1e-4)
+    soft = net(MoE(4, 8, 5, router="soft", capacity=1.0), X)
+    with pytest.raises(BadInput, match="a soft router has logits for slots"):
+        pruned(filled(soft), np.array([1]))
     both = aggregated(parameters, parameters)
     assert_allclose(made(experts=8, k=8)[0](both, X), layer(parameters, X), rtol=1e-4, atol=1e-4)
 

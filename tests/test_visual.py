@@ -1,8 +1,6 @@
 """What is put on top of agents that see, and of others: dormancy and what follows from it, the archive, TACO, the
 adaptive ratio, and sums of them. Terms by hand, and what must not change."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from envs.core import scale_action
 from envs.registry import make
-from jaxrl.agents import adaptive_rr, addends, drm, drqv2, mentor, taco
+from envs.render import pixels
+from jaxrl.agents import adaptive_rr, addends, drm, mentor, taco
 from jaxrl.agents.combined import configured, find
 from jaxrl.core import BadInput, Ctx, also, describe, minimise
 from jaxrl.equations.contrastive import info_nce
@@ -20,11 +19,12 @@ from jaxrl.equations.values import expectile_loss
 from jaxrl.loop import loop
 from jaxrl.rules.archive import archive, keep_best, like_them
 from jaxrl.rules.resets import dense, forgetting, mixed, passing
-from jaxrl.sources import uniform
+from jaxrl.sources import shifted, uniform
 from jaxrl.statistics.plasticity import active_fraction, dormant_share
 
 KEY = jax.random.key(9)
 ENV = scale_action(make("pendulum"))
+ENV_DRAWN = scale_action(make("cartpole-swingup", 8))
 SMALL = {
     "features": 8,
     "widths": (16, 16),
@@ -188,6 +188,26 @@ def test_the_best_are_kept_and_drawn_from():
     assert_array_equal(like_them(one, {"w": jnp.full(3, 7.0)}, KEY)["w"], np.full(3, 7.0))
 
 
+def test_mentor_draws_to_the_best():
+    """An archive of two that are alike, ten away from all weights: half way there, and normalisers as they were."""
+    own = {"period": 60, "keep": (0.5, 0.5), "moe": {"experts": 2, "k": 1, "gate": 0}}
+    agent = recipe("mentor", mentor=own).agent
+    filled = lambda shapes: jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
+    parts = filled(agent.shapes)
+    best = jax.tree.map(lambda x: 10 + x, parts["archive"].members)
+    parts["archive"] = parts["archive"]._replace(returns=jnp.array([5.0, 6.0] + [-jnp.inf] * 8), members=best)
+    rule = agent.rules["perturb"]
+    after, _, metrics = jax.jit(rule.update)(parts, rule.init(parts), {}, at(60))
+    for name in drm.PERTURBED:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(after[name]):
+            layer, kind = jax.tree_util.keystr(path[:-1]), jax.tree_util.keystr(path[-1:])
+            normaliser = "LayerNorm" in layer
+            assert_allclose(
+                leaf, np.full(leaf.shape, 1.0 if normaliser else 6.0), rtol=1e-5, err_msg=f"{name} {layer} {kind}"
+            )
+    assert metrics["kept"] == 0.5
+
+
 # ------------------------------------------------------------------------------------------------------------ TACO
 
 
@@ -266,6 +286,27 @@ def test_windows_ahead_stay_within_an_episode():
     assert_array_equal(ahead["action"][whole], 10 * (start[whole, None] + np.arange(3)))
 
 
+def test_a_shift_gives_a_second_view_of_what_is_seen():
+    source = shifted(uniform(16, 8, frames=1, ahead=2), 2)
+    image = np.arange(16 * 36, dtype=np.uint8).reshape(16, 1, 1, 6, 6, 1)
+    field = lambda shape=(), dtype=jnp.float32: jnp.zeros((1, 1, *shape), dtype)
+    steps = {"action": field((2,)), "reward": field(), "discount": field(), "end": field((), jnp.bool_)}
+    step = lambda t: {**steps, "obs": image[t], "next_obs": image[t + 1]}
+
+    def sample():
+        state = source.init(step(0))
+        for t in range(8):
+            state = source.add(state, step(t), at(0))
+        return source.sample(state, {}, KEY)
+
+    batch = jax.jit(sample)()
+    assert batch["ahead"]["again"].shape == batch["obs"].shape == batch["ahead"]["obs"].shape == (8, 6, 6, 1)
+    assert np.any(batch["ahead"]["again"] != batch["obs"])
+    # Both are of one picture: the middle pixels of each are among those around the other's middle.
+    for one, other in zip(np.asarray(batch["obs"]), np.asarray(batch["ahead"]["again"])):
+        assert one[2, 2, 0] in other or one[3, 3, 0] in other
+
+
 # --------------------------------------------------------------------------------------------------- adaptive ratio
 
 
@@ -325,6 +366,28 @@ def test_any_sum_builds_describes_itself_and_trains():
     assert metrics["ratio/risen"] > 0 and metrics["perturb/kept"] > 0 and metrics["actor/moe_0_dropped"] == 0
 
 
+def test_sums_see_pictures_too():
+    """Traced, not compiled: every shape of a tick from pictures of 12 pixels."""
+    seen = pixels(ENV_DRAWN, 12)
+    sight = {"channels": (4,), "strides": (2,), "sizes": (3,), "pad": 1}
+    module = find("mentor+taco+adaptive_rr")
+    own = {one: FURTHER[one] for one in ("taco", "adaptive_rr")}
+    made = module.recipe(seen.specs, configured(module.Config, {**SMALL, **sight, **own}))
+    one = loop(seen, made)
+    run = jax.eval_shape(lambda key: one.chunk(one.init(key), 1)[0], KEY)
+    assert run.source.nodes["obs"].shape[2:] == (12, 12, 3)
+
+
+def test_a_hundred_thousand_pictures_take_what_is_said():
+    """84 x 84 pixels in 2.2 GB, of which nothing is allocated here."""
+    source = uniform(100_000, 256, n=3, frames=3, budget=10**10)
+    field = lambda shape=(), dtype=jnp.float32: jax.ShapeDtypeStruct((2, 1, *shape), dtype)
+    pictures = {name: field((84, 84, 9), jnp.uint8) for name in ("obs", "next_obs")}
+    steps = {"action": field((6,)), "reward": field(), "discount": field(), "end": field((), jnp.bool_)}
+    held = jax.eval_shape(lambda: source.init({**pictures, **steps}))
+    assert 2.1e9 < sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held)) < 2.2e9
+
+
 def test_a_sum_has_one_configuration():
     kind = find("taco+drm").Config
     assert kind().batch == 1024 and find("drm").Config().batch == 256
@@ -342,6 +405,8 @@ def test_a_sum_has_one_configuration():
     ("moe", r"'moe' is an addition.*try drqv2\+moe"),
     ("drqv2+mo", "unknown addition 'mo'.*Did you mean 'moe'"),
     ("drqv3", "unknown agent 'drqv3'.*Did you mean 'drqv2'"),
+    ("drqv2+drm+jaxrl.agents.drm", "has 'drm' twice"),
+    ("drqv2+no.such", "addition 'no.such': there is no module 'no' here"),
     ("droq+moe", r"'moe' changes an agent's policy, which this one fixes: try drqv2\+moe"),
     ("td3+adaptive_rr", r"adaptive_rr looks at an agent's encode, which this one does not show"),
     ("sac+drm", "drm looks at an agent's noise"),
@@ -369,4 +434,11 @@ def test_bad_numbers_are_named():
         find("drqv2+moe").Config().moe.__class__(experts=4, k=5)
     with pytest.raises(BadInput, match="ahead is 3 with sequences"):
         uniform(10, 2, sequence=2, ahead=3)
-    assert replace(drqv2.Config(), n=2).n == 2
+    with pytest.raises(BadInput, match=r"keep is \(3.0, -1.0\)"):
+        drm.Config(keep=(3.0, -1.0))
+    with pytest.raises(BadInput, match=r"keep is \(0.9, 0.2\); it is the least and the most"):
+        drm.Config(keep=(0.9, 0.2))
+    with pytest.raises(BadInput, match="window is 5 frames, shorter than a tick of 8"):
+        recipe("drqv2+adaptive_rr", unroll=8, adaptive_rr={"window": 5})
+    with pytest.raises(BadInput, match=r"widths is \(16,\): experts replace hidden layers"):
+        recipe("drqv2+moe", widths=(16,))

@@ -75,7 +75,7 @@ CLAIMS = (
         id="p008",
         paper=8,
         claim="A mixture of 8 experts has at most half the error of a dense layer of the same active width, and random "
-        "token selection no more than first come, first served where slots are scarce.",
+        "token selection a smaller one than first come, first served where slots are scarce.",
         environment=WHERE,
         metric="minus the mean square error on fresh data",
         arms={

@@ -35,8 +35,9 @@ def told(images: int, stem: str, coloured: bool = False):
     def encoder():
         from jaxrl.nets import T2T, ConViT
 
-        if stem == "t2t":
-            return T2T(width=64, depth=3, heads=4, kind="transformer", token_width=32)
+        if stem.startswith("t2t"):
+            kind = "performer" if "performer" in stem else "transformer"
+            return T2T(width=64, depth=3, heads=4, kind=kind, token_width=32)
         return ConViT(patch={"patches of 4": 4, "patches of 8": 8}[stem], width=64, heads=4, local=0, plain=3, ratio=2)
 
     def draw(shared, key):
@@ -45,7 +46,7 @@ def told(images: int, stem: str, coloured: bool = False):
     return accuracy(encoder, draw, CLASSES, images, pad=2)
 
 
-STEMS = ("t2t", "patches of 4", "patches of 8")
+STEMS = ("t2t", "t2t by performer", "patches of 4", "patches of 8")  # the performer is what agents have
 
 CLAIMS = (
     Claim(

@@ -43,7 +43,7 @@ def coded(score: str, **weights: float):
 
         def window(task, key):
             """(a batch of TACO's, the states that it begins with)."""
-            key_state, key_other, key_action, *noise = jax.random.split(key, 3 + STEPS)
+            key_state, key_other, key_action, key_again, *noise = jax.random.split(key, 4 + STEPS)
             state = start = jax.random.normal(key_state, (BATCH, STATES))
             other = jax.random.normal(key_other, (BATCH, DISTRACTIONS))
             actions = jax.random.uniform(key_action, (BATCH, STEPS, ACTIONS), minval=-1)
@@ -51,7 +51,7 @@ def coded(score: str, **weights: float):
             for t in range(STEPS):
                 state = state @ task["moves"] + actions[:, t] @ task["mixes"] @ task["pushes"]
                 other = other @ task["drifts"] + 0.4 * jax.random.normal(noise[t], other.shape)
-            jitter = 0.1 * jax.random.normal(key_other, again.shape)
+            jitter = 0.1 * jax.random.normal(key_again, again.shape)
             ahead = {"action": actions, "obs": seen(task, state, other), "again": again + jitter}
             return {"obs": obs, "ahead": {**ahead, "weight": jnp.ones(BATCH)}, "reward": start[:, 0]}, start
 
@@ -99,8 +99,7 @@ CLAIMS = (
     Claim(
         id="p062",
         paper=62,
-        claim="From TACO's temporal loss alone a code arises in which the controlled states are linear, and codes of "
-        "actions of the same effect fall together.",
+        claim="From TACO's temporal loss alone a code arises in which the controlled states are linear.",
         environment=WHERE,
         metric="share of the states' variance that a linear probe explains",
         arms={"temporal": coded("state", temporal=1.0), "curl": coded("state", curl=1.0)},

@@ -46,7 +46,7 @@ ADDITIONS = {
 
 
 def addends(name: str) -> tuple[str, dict[str, str]]:
-    """The module of a recipe, and of each addition by its name: of 'drm+taco' those of drqv2, and of drm and taco.
+    """The module of a recipe, and of each addition by its last name: of 'drm+taco' those of drqv2, and of drm and taco.
 
     An agent is one of `AGENTS` or any 'package.module', followed by additions, of `ADDITIONS` or modules likewise.
 
@@ -62,6 +62,10 @@ def addends(name: str) -> tuple[str, dict[str, str]]:
     for kind, word, table in (("agent", base, AGENTS), *(("addition", word, ADDITIONS) for word in rest)):
         if word not in table and not re.fullmatch(r"\w+(\.\w+)+", word):
             raise unknown(kind, word, table)
-        if kind == "addition" and (own + rest).count(word) > 1:
-            raise BadInput(f"agent '{name}' has '{word}' twice: once is all it can have.")
-    return AGENTS.get(base, base), {word: ADDITIONS.get(word, word) for word in own + rest}
+    added: dict[str, str] = {}
+    for word in own + rest:
+        short = word.rpartition(".")[2]  # a field of the sum's configuration
+        if short in added:
+            raise BadInput(f"agent '{name}' has '{short}' twice: once is all it can have.")
+        added[short] = ADDITIONS.get(word, word)
+    return AGENTS.get(base, base), added

@@ -2,8 +2,9 @@
 
 Ma et al. 2024 ("Revisiting plasticity in visual reinforcement learning"), as their code has it: the fraction of active
 units of the critics' hidden layers over the last episode before a check is compared with that of the check before; when
-they are near, the ratio rises for good. Deviations: episodes are counted by the clock, so that many environments and
-seeds have one; the first value compared is that of the first update, as theirs.
+they are near, the ratio rises for good. Deviation: episodes are counted by the clock, so that many environments and
+seeds have one. Rules that go by the number of an update (`every`) meet only the first of a tick until the ratio has
+risen; seeds side by side make as many updates as the one that makes most (`Ctx`).
 """
 
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
     if callable(ratio):
         raise BadInput("adaptive_rr raises a number of updates a tick, and here that is a function already.")
     tick = recipe.num_envs * recipe.unroll * specs.frames
+    if config.window < tick:
+        raise BadInput(f"window is {config.window} frames, shorter than a tick of {tick}: lengthen it to as many.")
 
     def active(live, frozen, batch, key):
         """Nothing to descend: how active the critics' hidden layers are before the update, handed on."""
@@ -67,7 +70,7 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
 
     zero = jnp.float32(0)
     own = {"sum": zero, "count": zero, "risen": zero, "last": jnp.float32(-1)}
-    init = further(agent, lambda key, parts: {"activity": jax.tree.map(jnp.copy, own)})
+    init = further("adaptive_rr", agent, lambda key, parts: {"activity": jax.tree.map(jnp.copy, own)})
     watched = also(agent.rules["critic"], active, reads=present(agent, "code"), sets="activity")
     agent = replace(
         agent,

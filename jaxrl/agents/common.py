@@ -1,5 +1,6 @@
 """What recipes share: checks of their numbers and of the action space, each refusal one sentence, and schedules."""
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,19 +13,25 @@ from jaxrl.nets import T2T, Conv, ConViT, Impala, Net, net, side_after
 
 
 def at_least(config: Any, **lowest: float) -> None:
-    """Raise `BadInput` for the first field below its lowest value. Traced values are left alone."""
+    """Raise `BadInput` for the first field below its lowest value, or of such entries. Traced values are left alone."""
     for name, low in lowest.items():
         value = getattr(config, name)
-        if isinstance(value, int | float) and not value >= low:
+        if not all(entry >= low for entry in numbers(value)):
             raise BadInput(f"{name} is {value}; it must be at least {low}.")
 
 
 def within(config: Any, **ranges: tuple[float, float]) -> None:
-    """Raise `BadInput` for the first field outside its closed range. Traced values are left alone."""
+    """Raise `BadInput` for the first field outside its closed range, or with entries that are. Traced values pass."""
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
-        if isinstance(value, int | float) and not low <= value <= high:
+        if not all(low <= entry <= high for entry in numbers(value)):
             raise BadInput(f"{name} is {value}; it must lie between {low} and {high}.")
+
+
+def numbers(value: Any) -> tuple[float, ...]:
+    """A number, or those of a tuple, as far as they are known before anything is traced."""
+    entries = value if isinstance(value, tuple) else (value,)
+    return tuple(entry for entry in entries if isinstance(entry, int | float))
 
 
 def falling(lr: float | jax.Array, frames: int) -> float | jax.Array | Callable[[jax.Array], jax.Array]:
@@ -89,12 +96,11 @@ def vision(agent: str, observation: PyTree, config: Any) -> tuple[Net, jax.Shape
     return Net(lambda key: (), lambda parameters, obs: obs), observation
 
 
-# A stream of keys of their own for parts that are put on top.
-OWN = 1 << 27
-
-
-def further(agent: Agent, own: Callable[[Key, Parts], Parts]) -> Callable[[Key], Parts]:
+def further(name: str, agent: Agent, own: Callable[[Key, Parts], Parts]) -> Callable[[Key], Parts]:
     """`init` of an agent with further parts, made from a key and the parts that are there: these stay what they were.
+
+    Args:
+        name: of the addition, by which it has a key of its own.
 
     Raises:
         BadInput: a part of that name is there already.
@@ -102,10 +108,10 @@ def further(agent: Agent, own: Callable[[Key, Parts], Parts]) -> Callable[[Key],
 
     def init(key):
         parts = agent.init(key)
-        more = own(jax.random.fold_in(key, OWN), parts)
-        for name in more:
-            if name in parts:
-                raise BadInput(f"the agent has a part '{name}' already: two additions of one kind do not go together.")
+        more = own(jax.random.fold_in(key, zlib.crc32(name.encode())), parts)
+        for part in more:
+            if part in parts:
+                raise BadInput(f"the agent has a part '{part}' already: two additions of one kind do not go together.")
         return {**parts, **more}
 
     return init

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.common import at_least, further, present, viewed, within
-from jaxrl.core import Ctx, Key, Parts, Recipe, Rule, Specs, adam, mean, minimise, on, stateless, when
+from jaxrl.core import BadInput, Ctx, Key, Parts, Recipe, Rule, Specs, adam, mean, minimise, on, stateless, when
 from jaxrl.equations.values import expectile_loss
 from jaxrl.nets import TrunkMLP, net, orthogonal
 from jaxrl.rules.resets import dense, forgetting, mixed, passing
@@ -40,6 +40,8 @@ class Config:
     def __post_init__(self):
         at_least(self, silent=0, period=0, noise=0)
         within(self, awake=(0, 1), keep=(0, 1), exploit=(0, 1), expectile=(0, 1))
+        if not self.keep[0] <= self.keep[1]:
+            raise BadInput(f"keep is {self.keep}; it is the least and the most, in that order.")
 
 
 def kept(share: jax.Array, config: Config) -> jax.Array:
@@ -88,11 +90,11 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
 
     def measure(parts, batch, ctx):
         layers = look["actor"](parts, look["encode"](parts, batch["obs"]))["layers"]
-        share, woke = dormant_share(layers, config.silent), parts["dormant"]["woke"]
+        share, woke = ctx.shared(dormant_share(layers, config.silent)), parts["dormant"]["woke"]
         woke = jnp.where((woke < 0) & (share < config.awake), ctx.step, woke)
         changed = {"dormant": {"share": share, "woke": woke}}
         if config.explore:
-            least = look["noise"](ctx.step - woke) if config.schedule else 0.0
+            least = look["noise"](parts, ctx.step - woke) if config.schedule else 0.0
             changed["std"] = jnp.maximum(spread(share, config), jnp.where(woke < 0, 0, least))
         return changed, {"share": share}
 
@@ -111,7 +113,7 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
     def own(key, parts):
         return {"value": value.init(key), "dormant": {"share": jnp.float32(1), "woke": jnp.int32(-1)}}
 
-    init = further(agent, own)
+    init = further("drm", agent, own)
     written = ("dormant", "std") if config.explore else ("dormant",)
     exploit = lambda rule: on(exploiting, rule, ("value", "dormant", *present(agent, "encoder")))
     rules = {

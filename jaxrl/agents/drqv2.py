@@ -54,6 +54,7 @@ class Config:
     def __post_init__(self):
         at_least(self, features=1, lr=0, n=1, noise_frames=1, noise_clip=0, pad=0, batch=1, capacity=1, warmup=0)
         at_least(self, num_envs=1, unroll=1, ratio=0)
+        at_least(self, noise=0)
         within(self, gamma=(0, 1), tau=(0, 1))
 
 
@@ -140,7 +141,8 @@ def build(specs: Specs, config: Config, policy: Callable[..., Any] = MLP, code: 
         neck = trunk.apply(parts["critic"]["trunk"], h)
         return heads.within(parts["critic"]["heads"], neck, code.apply(parts["code"], action))
 
-    views = {"encode": encode, "q": q, "actor": within_actor, "critic": within_critic, "noise": spread}
+    noise = lambda parts, frames: spread(frames)
+    views = {"encode": encode, "q": q, "actor": within_actor, "critic": within_critic, "noise": noise}
     learned = ("encoder", "critic", "code")
     rules = {
         "noise": stateless(lambda parts, batch, ctx: ({"std": spread(ctx.step)}, {}), "std"),

@@ -49,7 +49,7 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
         return like_them(parts["archive"], {name: parts[name] for name in drm.PERTURBED}, key)
 
     agent = made.agent
-    init = further(agent, lambda key, parts: {"archive": archive(parts, drm.PERTURBED, config.size)})
+    init = further("mentor", agent, lambda key, parts: {"archive": archive(parts, drm.PERTURBED, config.size)})
     perturb = drm.perturbing(towards, config, drm.due(config, recipe, specs), reads=("archive",))
     rules = {**agent.rules, "perturb": perturb}
     observe = {**agent.observe, "archive": keep_best("archive", drm.PERTURBED)}

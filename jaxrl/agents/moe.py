@@ -1,7 +1,8 @@
 """Mixtures of experts in place of a policy's hidden layers, with the losses that keep their routers in order.
 
 Huang et al. 2025 (MENTOR) for the shape and the losses of their code; Fedus et al. 2022 (Switch) and Zoph et al. 2022
-for those that reach the router with a gradient.
+for those that reach the router with a gradient. Deviations: where a router has dropout, the losses on it are of another
+draw than the policy's own; SAC's policy draws nothing while it learns, and so has neither dropout nor random spill.
 """
 
 from dataclasses import dataclass, replace
@@ -46,6 +47,8 @@ class Config:
 
 
 def seams(specs: Specs, config: Config, base: Any) -> dict[str, Any]:
+    if len(base.widths) < 2:
+        raise BadInput(f"widths is {base.widths}: experts replace hidden layers after the first, so give two.")
     names = ("k", "router", "capacity", "spill", "gate", "dropout", "residual")
     how = {name: getattr(config, name) for name in names}
     return {"policy": partial(MoEMLP, experts=config.experts, how=how)}
@@ -70,5 +73,5 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
         return loss, metrics
 
     rule = also(agent.rules["actor"], routers, reads=present(agent, "encoder"))
-    rule = rule if config.clip is None else clipped(rule, config.clip)
+    rule = rule if config.clip is None else clipped(rule, "actor", config.clip)
     return replace(recipe, agent=replace(agent, rules={**agent.rules, "actor": rule}))

@@ -110,5 +110,5 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
     seen = jax.eval_shape(encode, agent.shapes, specs.observation)
     made = heads(config, base.features, dims, encode, seen)
     rule = minimise(made.objective, adam(base.lr), (*present(agent, "encoder"), "code", "taco"))
-    init = further(agent, lambda key, parts: {"taco": made.init(key)})
+    init = further("taco", agent, lambda key, parts: {"taco": made.init(key)})
     return replace(recipe, agent=replace(agent, init=init, rules={**agent.rules, "taco": rule}))

@@ -69,6 +69,9 @@ def top_routing(
 ) -> Routing:
     """Tokens to the experts that they chose, as long as these have slots; what finds none weighs 0.
 
+    Second choices stand in line with first ones, and weights are those before anything is dropped (DeepSpeed's code
+    places all first choices before, and renormalises afterwards).
+
     Args:
         spill: whom a full expert keeps: the first ('position'), those that want it most ('probability'), or any
             ('random', drawn from `key`: the random token selection of Kim et al. 2021).
@@ -200,6 +203,8 @@ class MoE(nn.Module):
         groups = x.reshape(-1, x.shape[-2] if x.ndim > 1 else 1, x.shape[-1])
         logits = self.router_logits(groups.astype(jnp.float32))
         y, mask, dropped = (self.everywhere if self.capacity is None else self.slotted)(groups, logits)
+        if self.router == "soft":  # of an expert's slots together
+            logits = jax.nn.logsumexp(logits.reshape(*mask.shape, self.least), axis=-1)
         self.sow("gates", "gates", Gates(logits, mask, dropped))
         if self.residual:
             share, within = nn.softmax(self.plain(2, "share")(groups)), nn.relu(self.plain(self.hidden, "in")(groups))
@@ -265,6 +270,7 @@ class MoEMLP(nn.Module):
     """An `MLP` whose hidden layers after the first are mixtures of experts; inputs are concatenated on the last axis.
 
     Huang et al. 2025 (MENTOR), with a ReLU behind every hidden layer and a quarter of its width within each expert.
+    Where experts choose, or mix, each row is a group of its own: what a network says of it does not depend on others.
 
     Attributes:
         widths, outputs: hidden widths, and of the linear output layer.
@@ -285,7 +291,8 @@ class MoEMLP(nn.Module):
                 layer = nn.Dense(width, kernel_init=self.kernel_init)
             else:
                 layer = MoE(self.experts, max(width // 4, 1), width, kernel_init=self.kernel_init, **self.how)
-            x = nn.relu(layer(x))
+            alone = i > 0 and layer.router != "top"
+            x = nn.relu(layer(x[..., None, :])[..., 0, :] if alone else layer(x))
         return nn.Dense(self.outputs, kernel_init=self.kernel_init)(x)
 
 
@@ -328,7 +335,12 @@ def pruned(parameters: PyTree, keep: Int[Array, "n"]) -> PyTree:
     """The parameters of a MoE with the experts `keep` alone, such as those that are used most.
 
     Kim et al. 2021, section 4. The router loses the others' logits: the rest share their probability.
+
+    Raises:
+        BadInput: a soft router, whose logits are its slots'.
     """
+    if parameters[ROUTER]["bias"].shape[-1] != parameters[EXPERTS[0]]["bias"].shape[0]:
+        raise BadInput("a soft router has logits for slots, not for experts: prune one that chooses.")
     kept = {name: jax.tree.map(lambda x: x[keep], parameters[name]) for name in EXPERTS}
     return {**parameters, **kept, ROUTER: jax.tree.map(lambda x: x[..., keep], parameters[ROUTER])}
 
