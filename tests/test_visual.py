@@ -408,6 +408,7 @@ def test_a_sum_has_one_configuration():
     ("drqv2+drm+jaxrl.agents.drm", "has 'drm' twice"),
     ("drqv2+no.such", "addition 'no.such': there is no module 'no' here"),
     ("droq+moe", r"'moe' changes an agent's policy, which this one fixes: try drqv2\+moe"),
+    ("ppo+taco", r"'taco' changes an agent's code, which this one fixes"),
     ("td3+adaptive_rr", r"adaptive_rr looks at an agent's encode, which this one does not show"),
     ("sac+drm", "drm looks at an agent's noise"),
     ("drm+mentor", "the agent has a part 'value' already"),
@@ -416,7 +417,7 @@ def test_a_sum_has_one_configuration():
 def test_sums_that_do_not_go_together_are_refused(name, sentence):
     with pytest.raises(BadInput, match=sentence):
         module = find(name)
-        module.recipe(ENV.specs, configured(module.Config, {"widths": (8, 8), "batch": 8}))
+        module.recipe(ENV.specs, configured(module.Config, {"widths": (8, 8)}))
 
 
 def test_bad_numbers_are_named():

@@ -47,8 +47,9 @@ def summed(base: ModuleType, additions: dict[str, ModuleType]) -> ModuleType | S
     """`Config` and `recipe` of the base with these additions, put on in that order; the base itself without any."""
     if not additions:
         return base
-    changed = {name: value for module in additions.values() for name, value in getattr(module, "NUMBERS", {}).items()}
     inherited = {field.name: field.type for field in dataclasses.fields(base.Config)}
+    wanted = {name: value for module in additions.values() for name, value in getattr(module, "NUMBERS", {}).items()}
+    changed = {name: value for name, value in wanted.items() if name in inherited}
     kind = dataclasses.make_dataclass(
         "Config",
         [(name, inherited[name], dataclasses.field(default=value)) for name, value in changed.items()]
