@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-MANY = 24  # names that a sentence can list
+MANY = 32  # names that a sentence can list
 
 
 class BadInput(ValueError):
