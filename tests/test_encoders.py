@@ -304,7 +304,7 @@ def test_sinusoids_by_hand():
 def test_parameters_of_t2t_vit_14():
     """The paper's 21.5 million; it has a token for the class, and 1000 classes, where our features end."""
     width = 384
-    ours = count(T2T(width, 14, 6, 3, T2T_FULL), 224, 224, 3)
+    ours = count(T2T(width, 14, 6, 3, {"stages": T2T_FULL}), 224, 224, 3)
     token, head = width, (width + 1) * 1000
     assert ours == 21_080_422
     assert 21.4e6 < ours + token + head < 21.6e6
@@ -316,8 +316,8 @@ def test_parameters_of_t2t_vit_14():
 TINY = {
     "convit-48": (ConViT(width=8, heads=4, local=1, ratio=1), 48),
     "convit-64": (ConViT(width=8, heads=4, local=1, ratio=1), 64),
-    "transformer-48": (T2T(8, 1, 2, 1, token_width=4, kind="transformer"), 48),
-    "performer-64": (T2T(8, 1, 2, 1, token_width=4, features=4), 64),
+    "transformer-48": (T2T(8, 1, 2, 1, {"token_width": 4, "kind": "transformer"}), 48),
+    "performer-64": (T2T(8, 1, 2, 1, {"token_width": 4, "features": 4}), 64),
 }
 
 
@@ -341,7 +341,9 @@ def test_encoders_learn_from_pictures(name):
         assert np.abs(leaf).max() > 0
 
 
-@pytest.mark.parametrize("module", [ConViT(width=4, heads=1, local=0, plain=0), T2T(4, 0, stages=((3, 2, 1),))])
+@pytest.mark.parametrize(
+    "module", [ConViT(width=4, heads=1, local=0, plain=0), T2T(4, 0, stem={"stages": ((3, 2, 1),)})]
+)
 def test_pictures_of_bytes_are_centred_and_floats_are_not(module):
     image = RNG.integers(0, 256, (16, 16, 1), np.uint8)
     parameters = random_parameters(module, image)
@@ -360,12 +362,12 @@ BAD = {
     "heads": (ConViT(width=64), 64, "heads is 9, which does not divide a width of 64: 63 or 72 fits."),
     "locality": (ConViT(locality=-1.0), 64, "locality is -1.0; it must be at least 0."),
     "stages": (
-        T2T(stages=T2T_FULL),
+        T2T(stem={"stages": T2T_FULL}),
         16,
         "stages is ((7, 4, 2), (3, 2, 1), (3, 2, 1)), after which a picture of 16 x 16 pixels is fewer than 2 x 2 "
         "tokens: drop a stage or lower a stride.",
     ),
-    "kind": (T2T(kind="mlp"), 64, "unknown kind 'mlp': there are performer, transformer."),
+    "kind": (T2T(stem={"kind": "mlp"}), 64, "unknown kind 'mlp': there are performer, transformer."),
 }
 
 

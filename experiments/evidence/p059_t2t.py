@@ -37,7 +37,7 @@ def told(images: int, stem: str, coloured: bool = False):
 
         if stem.startswith("t2t"):
             kind = "performer" if "performer" in stem else "transformer"
-            return T2T(width=64, depth=3, heads=4, kind=kind, token_width=32)
+            return T2T(width=64, depth=3, heads=4, stem={"kind": kind, "token_width": 32})
         return ConViT(patch={"patches of 4": 4, "patches of 8": 8}[stem], width=64, heads=4, local=0, plain=3, ratio=2)
 
     def draw(shared, key):

@@ -1,12 +1,14 @@
 """An encoder that makes tokens of a picture step by step, of overlapping windows (Yuan et al. 2021, T2T-ViT)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.core import FrozenDict
 
 from jaxrl.core import BadInput, unknown
 from jaxrl.nets.attention import Attention, Block, FeedForward, attention, dense
@@ -189,13 +191,13 @@ class T2T(nn.Module):
 
     Pictures of uint8 are taken to [-0.5, 0.5], those of floats as they are; features are float32. Yuan et al. 2021,
     deep and narrow, with the mean in place of a token for the class; sizes and two stages for pictures of 48 to 84
-    pixels. T2T-ViT-14 is `T2T(384, 14, 6, 3, T2T_FULL)`.
+    pixels. T2T-ViT-14 is `T2T(384, 14, 6, 3, {"stages": T2T_FULL})`.
 
     Attributes:
         width: features of a token.
         depth, heads: blocks, and heads of each.
         ratio: hidden units of a block's MLP for each of `width`.
-        stages, kind, token_width, features, seed: of the stem.
+        stem: what else `T2TStem` is told.
 
     Raises:
         BadInput: an unknown kind; stages that leave fewer than 2 x 2 tokens; heads that do not divide the width.
@@ -205,15 +207,11 @@ class T2T(nn.Module):
     depth: int = 4
     heads: int = 4
     ratio: int = 2
-    stages: Sequence[tuple[int, int, int]] = T2T_SMALL
-    kind: str = "performer"
-    token_width: int = 64
-    features: int = 32
-    seed: int = 0
+    stem: Mapping[str, Any] = FrozenDict()
 
     @nn.compact
     def __call__(self, image):
-        x = T2TStem(self.width, self.stages, self.kind, self.token_width, self.features, self.seed)(image)
+        x = T2TStem(self.width, **self.stem)(image)
         x = x.reshape(*x.shape[:-3], -1, self.width)
         x = x + jnp.asarray(sinusoids(*x.shape[-2:]), x.dtype)
         for _ in range(self.depth):
