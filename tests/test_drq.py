@@ -15,8 +15,8 @@ from jaxrl.agents import drq, drqv2
 from jaxrl.core import BadInput, Box, Ctx
 from jaxrl.equations.distributions import noisy_action
 from jaxrl.loop import loop
-from jaxrl.nets import Conv, net, side_after
-from jaxrl.nets.conv import convolution
+from jaxrl.nets import Conv, Impala, net, side_after
+from jaxrl.nets.conv import convolution, padded
 from jaxrl.rules.statistics import contrast, merge, moments
 from jaxrl.sources import random_shift, shifted
 
@@ -189,6 +189,17 @@ def test_our_convolution_is_laxs():
     for ours, theirs in jax.jit(lambda: [both(*case) for case in cases])():
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
             assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_a_padded_convolution_is_laxs_and_impala_keeps_its_sides():
+    x, kernel = jax.random.normal(KEY, (2, 7, 7, 3)), jax.random.normal(KEY, (3, 3, 3, 4))
+    how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    ours = padded(x, kernel, (1, 1), **how)
+    assert_allclose(ours, jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", **how), rtol=1e-4, atol=1e-4)
+    obs = jax.ShapeDtypeStruct((48, 48, 9), jnp.uint8)
+    encoder = net(Impala(), obs)
+    shapes = jax.eval_shape(encoder.init, KEY)
+    assert jax.eval_shape(encoder.apply, shapes, obs).shape == (6 * 6 * 32,)  # 48 -> 24 -> 12 -> 6
 
 
 def test_vectors_and_small_images_are_refused():

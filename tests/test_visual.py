@@ -1,6 +1,8 @@
 """What is put on top of agents that see, and of others: dormancy and what follows from it, the archive, TACO, the
 adaptive ratio, and sums of them. Terms by hand, and what must not change."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from envs.core import scale_action
 from envs.registry import make
 from envs.render import pixels
-from jaxrl.agents import adaptive_rr, addends, drm, mentor, taco
+from jaxrl.agents import adaptive_rr, addends, drm, drqv2, mentor, taco
 from jaxrl.agents.combined import configured, find
 from jaxrl.core import BadInput, Ctx, also, describe, minimise
 from jaxrl.equations.contrastive import info_nce
@@ -376,6 +378,25 @@ def test_sums_see_pictures_too():
     one = loop(seen, made)
     run = jax.eval_shape(lambda key: one.chunk(one.init(key), 1)[0], KEY)
     assert run.source.nodes["obs"].shape[2:] == (12, 12, 3)
+
+
+@pytest.mark.parametrize("name", ["sac+moe+adaptive_rr", "redq+adaptive_rr"])
+def test_sums_of_sac_are_traced(name):
+    module = find(name)
+    own = {one: FURTHER[one] for one in addends(name)[1]}
+    made = module.recipe(ENV.specs, configured(module.Config, {"widths": (8, 8), "batch": 8, "capacity": 400, **own}))
+    one = loop(ENV, made)
+    shapes = jax.eval_shape(lambda key: one.chunk(one.init(key), 1), KEY)
+    assert "critic/active" in shapes[1] and made.most == 4 * module.Config().ratio
+
+
+@pytest.mark.parametrize("name", ["impala", "convit", "t2t"])
+def test_encoders_go_by_name(name):
+    specs = replace(ENV.specs, observation=jax.ShapeDtypeStruct((48, 48, 9), jnp.uint8))
+    agent = drqv2.build(specs, drqv2.Config(encoder=name, widths=(8,)))
+    many = jax.ShapeDtypeStruct((5, 48, 48, 9), jnp.uint8)
+    features = jax.eval_shape(agent.views["encode"], agent.shapes, many)
+    assert features.shape[0] == 5 and len(features.shape) == 2 and features.dtype == jnp.float32
 
 
 def test_a_hundred_thousand_pictures_take_what_is_said():

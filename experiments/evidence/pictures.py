@@ -20,8 +20,7 @@ def accuracy(
 
     Args:
         encoder: makes a module from pictures [B, H, W, 1] to features.
-        draw: (parts of the task that a seed shares, key) -> picture [H, W, 1], label; called with None for the shared
-            parts it makes them from the key.
+        draw: (what pictures of a seed share, key) -> picture [H, W, 1], label; of None it makes what they share.
         shuffled: whether all pixels are put elsewhere, by one permutation: what is near says nothing then.
     """
 
@@ -46,13 +45,13 @@ def accuracy(
                 x = x.reshape(count, -1)[:, shared["order"]].reshape(x.shape)
             return x, label
 
+        example = jax.eval_shape(lambda key: draw(draw(None, key), key)[0], jax.random.key(0))
+
         def task(key):
             key_task, key_order, key_images = jax.random.split(key, 3)
-            one = jax.eval_shape(lambda key: draw(draw(None, key), key)[0], key)
-            shared = {"task": draw(None, key_task), "order": jax.random.permutation(key_order, one.size)}
+            shared = {"task": draw(None, key_task), "order": jax.random.permutation(key_order, example.size)}
             return shared, pictures(shared, key_images, images)
 
-        example = jax.eval_shape(lambda key: draw(draw(None, key), key)[0], jax.random.key(0))
         network = net(Network(), jax.ShapeDtypeStruct((1, *example.shape), jnp.float32))
 
         def loss(parameters, task, key):

@@ -115,13 +115,12 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
 
     init = further("drm", agent, own)
     written = ("dormant", "std") if config.explore else ("dormant",)
-    exploit = lambda rule: on(exploiting, rule, ("value", "dormant", *present(agent, "encoder")))
     rules = {
         "dormancy": stateless(measure, written, (*present(agent, "encoder"), "actor")),
         "value": minimise(value_loss, adam(base.lr), "value", sight),
         **{name: rule for name, rule in agent.rules.items() if name != "noise" or not config.explore},
     }
-    rules["critic"] = exploit(rules["critic"])
+    rules["critic"] = on(exploiting, rules["critic"], ("value", "dormant", *present(agent, "encoder")))
     if config.period:
         now = due(config, recipe, specs)
         fresh = lambda parts, key: init(key)

@@ -5,8 +5,7 @@ alone; images randomly shifted. Vectors it learns from without encoder and shift
 `drm`, `taco`, `mentor`. Deviations: the actor sees the encoding after the critic's step, where the authors' code reuses
 the one before it; replay is uniform over transitions, not over finished episodes.
 
-At sizes for a CPU (48 pixels, an action repeat of 8, batches of 128) the paper's learning rate of 1e-4 is too small
-for the some ten thousand updates that there are; 5e-4 learns. `drq` is what `make train PIXELS=48` runs.
+No claim is made for sizes of a CPU; there `drq` is what `make train PIXELS=48` runs.
 """
 
 from collections.abc import Callable

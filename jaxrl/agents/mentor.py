@@ -39,7 +39,6 @@ def seams(specs: Specs, config: Config, base: Any) -> dict[str, Any]:
 
 def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
     """The recipe with MENTOR on top. Raises BadInput where its agent does not show what MENTOR looks at."""
-
     made = drm.add(recipe, specs, config, base)
     made = mixtures.add(made, specs, config.moe, base) if config.mixture else made
     if not (config.task and config.period):
