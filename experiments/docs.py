@@ -29,6 +29,14 @@ What our own base agents must solve, judged in the same way.
 |---|---|---|---|---|
 """
 
+EVIDENCE = """# Evidence
+
+Each claim that was tried, with what every arm of it scored: the interquartile mean over its seeds and that mean's 95 %
+interval, at equal steps. A finding is the difference that was asked for, and its interval. [papers.md](papers.md) and
+[base-learners.md](base-learners.md) say what we make of it.
+
+"""
+
 PERFORMANCE = """# Performance
 
 jaxrl beside its peers, both sides in one run, each pinned to one core, by CPU time, with compilation apart. A ratio is
@@ -119,14 +127,35 @@ def _paper(row: dict[str, Any], records: list[dict[str, Any]]) -> str:
 
 
 def _agent(record: dict[str, Any]) -> str:
-    arm = record["treated"]
-    score = f"{arm['iqm']:.4g} [{arm['low']:.4g}, {arm['high']:.4g}]"
+    score = _interval(record["treated"], "iqm")
     return _row(record["claim"], _verdict(record), score, record["environment"], record["date"])
 
 
 def _verdict(record: dict[str, Any]) -> str:
     where = f"results/evidence/{record['id']}-{record['scale']}.json"
     return f"[{record['verdict']}]({where}) ({record['scale']}, {len(record['test_seeds'])} seeds)"
+
+
+def evidence(records: list[dict[str, Any]]) -> str:
+    """docs/evidence.md from the evidence records, one section a claim."""
+    return f"{MADE}\n" + EVIDENCE + "\n".join(map(_claim, sorted(records, key=lambda r: (r["id"], r["scale"]))))
+
+
+def _claim(record: dict[str, Any]) -> str:
+    stem = f"results/evidence/{record['id']}-{record['scale']}"
+    arms = "".join(_row(name, _interval(arm, "iqm")) for name, arm in record["arms"].items())
+    found = "".join(_row(check["check"], check["verdict"], _interval(check, "effect")) for check in record["checks"])
+    command = f"    {record['command']}\n"
+    return (
+        f"## {record['id']}: {record['verdict']}\n\n{record['claim']}\n\n"
+        f"{record['environment']}. Score: {record['metric']}. {record['steps']:,} steps, {len(record['test_seeds'])} "
+        f"seeds. [Record]({stem}.json), [figure]({stem}.png).\n\n"
+        f"| arm | score |\n|---|---|\n{arms}\n| finding | verdict | difference |\n|---|---|---|\n{found}\n{command}"
+    )
+
+
+def _interval(of: dict[str, Any], middle: str) -> str:
+    return f"{of[middle]:.4g} [{of['low']:.4g}, {of['high']:.4g}]"
 
 
 def performance(records: list[dict[str, Any]]) -> str:
@@ -187,8 +216,10 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 def pages(docs: Path = DOCS) -> dict[str, str]:
     """Each generated page's text, by file name."""
+    tried = records(docs / "results" / "evidence")
     return {
-        "papers.md": papers(json.loads((docs / "papers.json").read_text()), records(docs / "results" / "evidence")),
+        "papers.md": papers(json.loads((docs / "papers.json").read_text()), tried),
+        "evidence.md": evidence(tried),
         "performance.md": performance(records(docs / "results" / "bench")),
         "environments.md": environments(json.loads((docs / "results" / "check-envs.json").read_text()), docs),
     }

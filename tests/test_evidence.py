@@ -319,7 +319,7 @@ def test_settings_may_depend_on_the_scale():
 # ---------------------------------------------------------------------------------------------------- tables in docs
 
 
-@pytest.mark.parametrize("page", ["papers.md", "performance.md", "environments.md"])
+@pytest.mark.parametrize("page", ["papers.md", "evidence.md", "performance.md", "environments.md"])
 def test_committed_pages_are_what_the_records_say(page):
     assert (docs.DOCS / page).read_text() == docs.pages()[page], "run `make docs`"
 
@@ -352,6 +352,9 @@ def test_papers_by_hand(tmp_path):
     assert "\n| 001 | One | C | f | g | planned | planned |  |\n" in table
     assert "| built |  |\n" in table
     assert "| Treatment helps. | [supported](results/evidence/ours-cpu.json) (cpu, 5 seeds) | 22 [" in table
+    section = docs.evidence(docs.records(tmp_path)).split("## ours: supported\n\nTreatment helps.\n")[1]
+    assert "\n| treated | 22 [20.67, 23.67] |\n" in section
+    assert "\n| treated >= 15 | supported | 7 [5.667, 8.667] |\n" in section
     run(claim, "gpu", out=tmp_path)
     assert "p000-gpu.json" in docs.papers(listed, docs.records(tmp_path))
 

@@ -1,13 +1,14 @@
 """Paper 010, DrM: an actor that mostly sleeps is awoken by perturbation, and learns then.
 
-From states, where a network does not fall asleep by itself: the weights into six of ten hidden units of the actor are
-all but taken away at the start. The arms without that are reported beside: there the paper's effect, which is one of
-pictures, is not to be expected. Pendulum with a reward of 1 near the top alone; the sizes are those of a CPU.
+From states, where a network does not fall asleep by itself: the weights into and out of nineteen of twenty hidden units
+of the actor are taken away at the start. The arms without that are reported beside: there the paper's effect, which is
+one of pictures, is not to be expected; and an arm where a thousandth is left, which Adam wakes within a few updates.
+Pendulum with a reward of 1 near the top alone; the sizes are those of a CPU.
 """
 
 from dataclasses import replace
 
-from experiments.evidence import AtLeast, Better, Claim, FirstBelow, Scale, Trained, TrainingReturn
+from experiments.evidence import Better, Claim, FirstBelow, OnMostSeeds, Scale, Trained, TrainingReturn
 
 
 def sparse_pendulum():
@@ -25,25 +26,32 @@ def sparse_pendulum():
     return replace(env, step=step)
 
 
-def asleep(recipe):
-    """The recipe, whose actor begins with six of ten units of each hidden layer all but cut off from their inputs."""
-    import jax
-    import jax.numpy as jnp
+def asleep(share: float = 0.95, left: float = 0.0):
+    """Changes a recipe: of the weights into and out of a share of the actor's hidden units, `left` stays.
 
-    agent = recipe.agent
+    Of none the gradient is zero for good. Of a thousandth it is not, and Adam, which no scale slows, makes it whole.
+    """
 
-    def cut(key, layer):
-        few = jax.random.uniform(key, layer["kernel"].shape[-1:]) < 0.6
-        return {**layer, "kernel": jnp.where(few, 1e-3, 1.0) * layer["kernel"]}
+    def changed(recipe):
+        import jax
+        import jax.numpy as jnp
 
-    def init(key):
-        parts = agent.init(key)
-        policy = dict(parts["actor"]["policy"])
-        for i, name in enumerate(sorted(policy)[:-1]):  # the last is the output
-            policy[name] = cut(jax.random.fold_in(key, i), policy[name])
-        return {**parts, "actor": {**parts["actor"], "policy": policy}}
+        agent = recipe.agent
 
-    return replace(recipe, agent=replace(agent, init=init))
+        def init(key):
+            parts = agent.init(key)
+            policy, before = dict(parts["actor"]["policy"]), jnp.ones(())
+            for i, name in enumerate(sorted(policy)):
+                kernel = before * policy[name]["kernel"]
+                if name != max(policy):  # the last is the output
+                    few = jax.random.uniform(jax.random.fold_in(key, i), kernel.shape[-1:]) < share
+                    kernel, before = jnp.where(few, left, 1.0) * kernel, jnp.where(few, left, 1.0)[:, None]
+                policy[name] = {**policy[name], "kernel": kernel}
+            return {**parts, "actor": {**parts["actor"], "policy": policy}}
+
+        return replace(recipe, agent=replace(agent, init=init))
+
+    return changed
 
 
 SIZES = {
@@ -54,6 +62,7 @@ SIZES = {
     "noise_frames": lambda scale: scale.steps // 4,
 }
 NONE = {"period": 0, "explore": False, "exploit": 0.0}
+ASLEEP = asleep()
 ARMS = {
     "nothing": NONE,
     "noise": {**NONE, "explore": True},
@@ -62,21 +71,21 @@ ARMS = {
 }
 
 
-def arm(score, changed=asleep, **own):
+def arm(score, changed=ASLEEP, **own):
     env = "experiments.evidence.p010_drm:sparse_pendulum"
     return Trained("drm", env, score, {**SIZES, "drm": own}, changed=changed)
 
 
 LATE, AWAKE = TrainingReturn(after=0.75), FirstBelow("dormancy/share", 0.2)
-SCALES = {"smoke": Scale(2_000, 1, 4), "cpu": Scale(60_000, 10, 60), "gpu": Scale(200_000, 10, 100)}
+SCALES = {"smoke": Scale(2_000, 1, 4), "cpu": Scale(20_000, 10, 40), "gpu": Scale(200_000, 10, 100)}
 WHERE = "pendulum from states, 200 steps, a reward of 1 where cos > 0.95"
 
 CLAIMS = (
     Claim(
         id="p010",
         paper=10,
-        claim="An actor of which six units in ten begin all but cut off earns more with DrM's three uses of its "
-        "dormant neurons than without.",
+        claim="An actor that begins with nineteen units in twenty cut off earns more with DrM's uses of its dormant "
+        "neurons than without, and a return of 100 on at least 8 seeds of 10.",
         environment=WHERE,
         metric=str(LATE),
         arms={
@@ -84,7 +93,7 @@ CLAIMS = (
             "nothing, awake from the start": arm(LATE, None, **NONE),
             "all three, awake from the start": arm(LATE, None, **ARMS["all three"]),
         },
-        checks=(Better("all three", "nothing"), AtLeast("all three", 50)),
+        checks=(Better("all three", "nothing"), OnMostSeeds("all three", 100, 0.8)),
         expected="success in 8 seeds of 10 against 5 of 10",
         scales=SCALES,
     ),
@@ -94,7 +103,10 @@ CLAIMS = (
         claim="Perturbation halves the time until fewer than one neuron in five of such an actor is dormant.",
         environment=WHERE,
         metric=str(AWAKE),
-        arms={name: arm(AWAKE, **own) for name, own in ARMS.items()},
+        arms={
+            **{name: arm(AWAKE, **own) for name, own in ARMS.items()},
+            "nothing, a thousandth left": arm(AWAKE, asleep(left=1e-3), **NONE),
+        },
         checks=(Better("perturbation", "nothing", factor=0.5), Better("all three", "nothing", factor=0.5)),
         expected="at least twice as soon",
         scales=SCALES,

@@ -7,6 +7,7 @@ together with sixteen other signals that go their own way. The codes learn from 
 from experiments.evidence import AtLeast, Better, Claim, Outcome, Scale
 
 STATES, ACTIONS, RANK, DISTRACTIONS, SEEN, STEPS, BATCH = 4, 8, 2, 16, 64, 3, 256
+SIZE, FEATURES, HIDDEN = 64, 50, 128  # of the encoder, of its code (the authors'), of the heads
 
 
 def coded(score: str, **weights: float):
@@ -21,10 +22,10 @@ def coded(score: str, **weights: float):
         from jaxrl.nets import MLP, net
 
         floats = lambda n: jax.ShapeDtypeStruct((n,), jnp.float32)
-        encoder = net(MLP((128,), 32), floats(SEEN))
+        encoder = net(MLP((128,), SIZE), floats(SEEN))
         encode = lambda parts, obs: encoder.apply(parts["encoder"], obs)
         own = {"temporal": 0.0, "curl": 0.0, "reward": 0.0, **weights}
-        made = taco.heads(taco.Config(steps=STEPS, hidden=64, **own), 16, ACTIONS, encode, floats(32))
+        made = taco.heads(taco.Config(steps=STEPS, hidden=HIDDEN, **own), FEATURES, ACTIONS, encode, floats(SIZE))
         code = taco.action_code(ACTIONS)
 
         def task(key):
@@ -93,7 +94,7 @@ def coded(score: str, **weights: float):
 
 
 WHERE = "a linear system of 4 states, 8 actions of rank 2, 16 distractions, seen through a fixed layer of 64 ReLUs"
-SCALES = {"smoke": Scale(20, 1, 2), "cpu": Scale(20_000, 8, 10), "gpu": Scale(20_000, 10)}
+SCALES = {"smoke": Scale(20, 1, 2), "cpu": Scale(10_000, 8, 10), "gpu": Scale(20_000, 10)}
 
 CLAIMS = (
     Claim(
