@@ -9,22 +9,20 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 
 from jaxrl.core import BadInput, Ctx, adam, minimise
-from jaxrl.nets import MLP, MoE, MoEMLP, drawing, net
-from jaxrl.nets.moe import (
-    aggregated,
+from jaxrl.equations.routing import (
     balance,
     chosen,
     expert_choice,
-    expert_parallel,
     gate_entropy,
     load_variance,
-    pruned,
     slots,
     soft_routing,
     top_routing,
     weights,
     z_loss,
 )
+from jaxrl.nets import MLP, MoE, MoEMLP, drawing, net
+from jaxrl.nets.moe import aggregated, expert_parallel, pruned
 from jaxrl.rules.distillation import distilled
 from tests.devices import found_on
 

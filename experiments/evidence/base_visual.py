@@ -1,12 +1,15 @@
-"""Agents that see, at their authors' sizes, on the tasks that the papers show: for a GPU.
+"""Agents that see: at their authors' sizes on the tasks that the papers show, for a GPU, and small ones for a CPU.
 
 The authors' curves after a million frames: DrQ-v2 729 on cheetah-run, 546 on walker-run, 224 on hopper-hop, 459 on
 quadruped-run; the newer ones above it. Deviations: our models of the bodies (docs/envs/control.md) and our renderer
-(docs/envs/render.md), replays of 200,000 pictures, TACO at DrQ-v2's batch beside its own of 1024. None of these has
+(docs/envs/render.md), replays of 200,000 pictures, TACO at DrQ-v2's batch beside its own of 1024. None of those has
 been run yet.
+
+For a CPU: pictures of 48 pixels, two convolutions, layers of 256, batches of 128, an update a step and five times the
+learning rate; what the mechanisms do by the clock comes ten times as often, as the run is a tenth as long.
 """
 
-from experiments.evidence import Better, Claim, GreedyReturn, Scale, Trained
+from experiments.evidence import Better, Claim, GreedyReturn, OnMostSeeds, Scale, Trained
 
 SCORE = GreedyReturn(episodes=10)
 SIZES = {"capacity": 200_000, "noise_frames": lambda scale: scale.steps}
@@ -53,4 +56,48 @@ def seen(task: str, own: dict) -> Claim:
     )
 
 
-CLAIMS = tuple(seen(task, own) for task, own in TASKS.items())
+SMALL = {
+    "channels": (32, 64),
+    "strides": (4, 2),
+    "sizes": (4, 2),
+    "widths": (256, 256),
+    "batch": 128,
+    "capacity": 20_000,
+    "unroll": 1,
+    "pad": 2,
+    "lr": 5e-4,
+    "warmup": lambda scale: scale.steps // 20,
+    "noise_frames": lambda scale: scale.steps // 2,
+}
+SHORT = {
+    "drqv2": ("drqv2", {}),
+    "drm": ("drm", {"drm": {"period": 20_000}}),
+    "taco": ("taco", {"taco": {"hidden": 256}}),
+    "mentor": ("mentor", {"mentor": {"period": 4_000, "moe": {"experts": 4, "k": 2}}}),
+}
+
+
+def small(name: str, task: str, repeat: int) -> Trained:
+    agent, how = SHORT[name]
+    return Trained(agent, task, GreedyReturn(episodes=8), {**SMALL, **how}, repeat=repeat, pixels=48)
+
+
+def learns(task: str, repeat: int, level: float, steps: int, others: tuple[str, ...] = ()) -> Claim:
+    """A claim that DrQ-v2 reaches a level on a task on most seeds, and each of the others more."""
+    more = f", and {' and '.join(others)} more" if others else ""
+    return Claim(
+        id=f"drqv2-{task}",
+        claim=f"DrQ-v2 reaches {level:g} on {task} from pictures of 48 pixels within {steps:,} frames{more}.",
+        environment=f"{task}: 48 x 48 x 3 pixels, stacks of 3, action repeat {repeat}, 1000 frames an episode",
+        metric=str(GreedyReturn(episodes=8)),
+        arms={name: small(name, task, repeat) for name in ("drqv2", *others)},
+        checks=(OnMostSeeds("drqv2", level, 0.75), *(Better(name, "drqv2") for name in others)),
+        scales={"smoke": Scale(steps=300 * repeat, seeds=1, points=3), "cpu": Scale(steps, 8)},
+    )
+
+
+CLAIMS = (
+    *(seen(task, own) for task, own in TASKS.items()),
+    learns("cartpole-swingup", 8, 300, 100_000, ("drm", "taco", "mentor")),
+    learns("reacher-easy", 8, 500, 100_000),
+)

@@ -20,8 +20,8 @@ def mixture(score: str = "error", weight: float = 0.01, ordered: bool = False, *
         from flax import linen as nn
 
         from experiments.evidence.fitting import fitted
+        from jaxrl.equations.routing import balance
         from jaxrl.nets import MoE, drawing
-        from jaxrl.nets.moe import balance
 
         class Network(nn.Module):
             how: dict

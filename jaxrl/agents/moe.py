@@ -13,8 +13,9 @@ import jax
 
 from jaxrl.agents.common import at_least, present, viewed, within
 from jaxrl.core import BadInput, Recipe, Specs, also, clipped, unknown
+from jaxrl.equations.routing import balance, gate_entropy, load_variance, z_loss
 from jaxrl.nets import MoEMLP
-from jaxrl.nets.moe import ROUTERS, SPILLS, balance, gate_entropy, load_variance, z_loss
+from jaxrl.nets.moe import ROUTERS, SPILLS
 
 BALANCING = ("mentor", "switch", "none")
 
