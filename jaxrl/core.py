@@ -315,6 +315,15 @@ class Agent:
                         raise BadInput(f"rule '{name}' {verb} an {unknown('part', part, self.shapes)}")
 
 
+class Event(NamedTuple):
+    """A heavy rare thing between ticks: `fn(run, ctx) -> (run, metrics)` when the clock is at a multiple of `period`
+    frames. It may look at and change all of a run: learn a model from what the source holds, refill a replay."""
+
+    period: int
+    fn: Callable[[Any, Ctx], tuple[Any, Metrics]]
+    name: str = "event"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """An agent with the source and the loop settings that its paper runs it with; `jaxrl.loop.loop` takes it apart.
@@ -324,6 +333,7 @@ class Recipe:
         unroll: environment steps of each in one tick.
         ratio: updates a tick, an int or a function `(parts, ctx) -> int32 []` of at most `most`.
         warmup: frames of uniform actions without an update, before learning begins.
+        events: what happens between ticks, in this order; periods are multiples of a tick's frames.
         starts: see `batched`.
     """
 
@@ -335,6 +345,7 @@ class Recipe:
     warmup: int = 0
     starts: int | Callable[[Parts, Key], PyTree] | None = None
     most: int | None = None  # needed where the ratio is a function: updates are numbered by it
+    events: tuple[Event, ...] = ()
 
 
 def describe(agent: Agent) -> str:
@@ -659,13 +670,6 @@ def scoped(prefix: str, agent: Agent) -> Agent:
         memory=agent.memory,
         views={name: lambda parts, *rest, view=view: view(here(parts), *rest) for name, view in agent.views.items()},
     )
-
-
-class Event(NamedTuple):
-    """A heavy rare thing between chunks: each `period` frames, `fn(run, key) -> (run, metrics)`, itself jitted."""
-
-    period: int
-    fn: Callable[[Any, Key], tuple[Any, Metrics]]
 
 
 # --------------------------------------------------------------------------------------------------- small helpers

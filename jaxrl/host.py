@@ -32,7 +32,7 @@ from jaxrl.core import (
     first,
     fold,
 )
-from jaxrl.loop import Loop, Run, loop, over_chunk
+from jaxrl.loop import Loop, Run, happen, loop, over_chunk
 
 SLOWLY = "outside the scan and therefore slower; continued, it begins new episodes"
 
@@ -114,6 +114,7 @@ class Hosted:
         self.act = jax.jit(one.act).lower(_acting(shapes), jax.ShapeDtypeStruct((), jnp.int32)).compile()
         learn = jax.jit(one.learn, donate_argnums=0)
         self.learn = learn.lower(shapes._replace(envs=()), shapes.envs).compile()
+        self.happen = jax.jit(happen, static_argnums=(1, 2), donate_argnums=0)
 
     def chunk(self, run: Run, ticks: int) -> tuple[Run, Metrics]:
         """As `Loop.chunk`: learn from the newest transitions and collect the next, `ticks` times. Takes the run."""
@@ -126,6 +127,9 @@ class Hosted:
             # The clock of what is learned from: `learn` looks back from the end of its tick.
             run = run._replace(envs=(), step=run.step + self.one.frames)
             run, metrics = self.learn(run, newest)
+            for i, event in enumerate(self.recipe.events):
+                run, found = self.happen(run, i, event)
+                metrics = {**metrics, **found}
             run, newest = self.collect(run)
             table.append({**metrics, **ended})
         table = jax.device_get(table)

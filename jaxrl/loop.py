@@ -5,6 +5,7 @@ the source, and makes `ratio` updates. A *chunk* is one `lax.scan` over ticks, w
 The host's turn between chunks (checkpoints, logs, plots) is `jaxrl.run`'s.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -60,8 +61,8 @@ class Loop(NamedTuple):
     `learn(run, transitions) -> (run, metrics)` does the rest of a tick; `chunk(run, ticks) -> (run, metrics)` scans
     ticks and reduces each metric to its mean over the chunk. `frames` is how far one tick moves the clock; `updates`
     is the (largest) number of updates in it. `act(run, t) -> (actions [N], memory, extras)` is what `collect` does at
-    the tick's step t before it steps the environments (None over many seeds). Jit `init` where a chunk is donated: made
-    eagerly, what is acted on may share a buffer with the environments' state.
+    the tick's step t before it steps the environments (None over many seeds). `periods` are those of the events. Jit
+    `init` where a chunk is donated: made eagerly, what is acted on may share a buffer with the environments' state.
     """
 
     init: Callable[[Key], Run]
@@ -71,10 +72,12 @@ class Loop(NamedTuple):
     frames: int
     updates: int
     act: Callable[[Run, jax.Array], tuple[jax.Array, PyTree, dict]] | None = None
+    periods: tuple[int, ...] = ()
 
 
 # The streams of randomness of one tick, folded into the run's key after the clock.
 ACT, SAMPLE, LEARN, OBSERVE, REFRESH, RATIO = range(6)
+HAPPEN = 100  # and those after it, of the events
 
 
 def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int = 1) -> Loop:
@@ -98,6 +101,10 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
     most = recipe.most if callable(ratio) else ratio
     if most is None:
         raise BadInput("ratio is a function, so `most` has to say how many updates a tick it asks for at most.")
+    periods = tuple(event.period for event in recipe.events)
+    for period in periods:
+        if period < 1 or period % frames:
+            raise BadInput(f"an event's period is {period} frames; it must be a multiple of a tick's {frames}.")
     observe, rule = chain(agent.observe if envs else {}), chain(agent.rules)
 
     def first() -> jax.Array | int:
@@ -222,13 +229,27 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
     def chunk(run: Run, ticks: int) -> tuple[Run, Metrics]:
         if recipe.starts is not None:
             run = run._replace(envs=envs.refresh(run.envs, run.parts, stream(run, REFRESH)))
-        run, metrics = jax.lax.scan(tick, run, None, length=ticks)
+        if not recipe.events:
+            run, metrics = jax.lax.scan(tick, run, None, length=ticks)
+        else:
+            span = math.gcd(ticks, *(period // frames for period in periods))  # ticks between which nothing happens
+
+            def turn(run, _):
+                run, metrics = jax.lax.scan(tick, run, None, length=span)
+                found = {}
+                for i, event in enumerate(recipe.events):
+                    run, seen = happen(run, i, event, axis)
+                    found |= seen
+                return run, (metrics, found)
+
+            run, (metrics, found) = jax.lax.scan(turn, run, None, length=ticks // span)
+            metrics = {**jax.tree.map(lambda m: m.reshape(ticks, *m.shape[2:]), metrics), **found}
         return run, {name: over_chunk(values, axis) for name, values in metrics.items()}
 
     def acting(run: Run, t: jax.Array):
         return act(run, keys_at(run, t), run.last, run.memory)
 
-    return Loop(init, collect, learn, chunk, frames, most, acting)
+    return Loop(init, collect, learn, chunk, frames, most, acting, periods)
 
 
 def tally(total: Metrics, metrics: Metrics) -> Metrics:
@@ -297,6 +318,7 @@ def over_seeds(one: Loop, how: str | None = None) -> Loop:
         lambda run, ticks: stepped(lambda r: one.chunk(r, ticks), run, frames=ticks * one.frames),
         one.frames,
         one.updates,
+        periods=one.periods,
     )
 
 
@@ -345,6 +367,7 @@ def over_devices(env: Env, recipe: Recipe, devices: Sequence[Any] | None = None)
         lambda run, ticks: on_own(lambda run: one.chunk(run, ticks), (), whole)(run),
         one.frames,
         one.updates,
+        periods=one.periods,
     )
 
 
@@ -360,7 +383,6 @@ def train(
     *,
     steps: int,
     chunk: int | None = None,
-    events: tuple[Event, ...] = (),
     **settings: Any,
 ) -> tuple[Run, Metrics]:
     """A whole run, pure and so `jit`- and `vmap`-able over keys and numeric hyperparameters.
@@ -368,59 +390,51 @@ def train(
     Args:
         steps: frames to train for, rounded down to whole chunks.
         chunk: frames between points of the metrics; None makes one chunk of the whole run.
-        events: run between chunks, in this order, when the clock is at a multiple of their period.
-        **settings: the loop settings of `Recipe`: num_envs, unroll, ratio, most, warmup, starts.
+        **settings: the loop settings of `Recipe`: num_envs, unroll, ratio, most, warmup, starts, events.
 
     Returns:
         The final run, and metrics with a leading axis of chunks.
     """
-    return _train(loop(env, Recipe(agent, source, **settings)), key, steps, chunk, events)
+    return _train(loop(env, Recipe(agent, source, **settings)), key, steps, chunk)
 
 
 def fit(
     agent: Agent, source: Source, key: Key, *, steps: int, chunk: int | None = None, events: tuple[Event, ...] = ()
 ) -> tuple[Run, Metrics]:
     """`steps` updates from a source alone, as offline agents and models learn; otherwise as `train`."""
-    return _train(loop(None, Recipe(agent, source)), key, steps, chunk, events)
+    return _train(loop(None, Recipe(agent, source, events=events)), key, steps, chunk)
 
 
-def _train(one: Loop, key: Key, steps: int, chunk: int | None, events: tuple[Event, ...]):
+def _train(one: Loop, key: Key, steps: int, chunk: int | None):
     length = chunk or steps
-    check_lengths(one, steps, length, events)
-
-    def turn(run, _):
-        run, metrics = one.chunk(run, length // one.frames)
-        run, found = happen(run, events)
-        return run, {**metrics, **found}
-
+    check_lengths(one, steps, length)
+    turn = lambda run, _: one.chunk(run, length // one.frames)
     return jax.lax.scan(turn, one.init(key), None, length=steps // length)
 
 
-def happen(run: Run, events: tuple[Event, ...]) -> tuple[Run, Metrics]:
-    """The events that are due by the run's own clock, so that a resumed run meets them again. Inside jit."""
-    found = {}
-    for i, event in enumerate(events):
-        key = fold(fold(run.key, run.step), 100 + i)
-        shapes = jax.eval_shape(event.fn, run, key)[1]
-        idle = jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan), shapes)
-        run, metrics = jax.lax.cond(
-            run.step % event.period == 0, event.fn, lambda run, key, idle=idle: (run, idle), run, key
-        )
-        found |= metrics
-    return run, found
+def happen(run: Run, number: int, event: Event, axis: str | None = None) -> tuple[Run, Metrics]:
+    """The event of that number, if it is due by the run's own clock: a resumed run meets it again. Inside jit."""
+    ctx = Ctx(fold(fold(run.key, run.step), HAPPEN + number), run.step, axis=axis)
+
+    def do(run):
+        run, metrics = event.fn(run, ctx)
+        return run, average(metrics)
+
+    idle = jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan), jax.eval_shape(do, run)[1])
+    return jax.lax.cond(run.step % event.period == 0, do, lambda run: (run, idle), run)
 
 
-def check_lengths(one: Loop, steps: int, chunk: int, events: tuple[Event, ...] = ()) -> None:
-    """Raise `BadInput` unless ticks divide the chunk, chunks divide the steps, and chunks divide every period."""
+def check_lengths(one: Loop, steps: int, chunk: int) -> None:
+    """Raise `BadInput` unless ticks divide the chunk, and the chunk an event's period, or that the chunk."""
     if steps < 1 or chunk < 1:
         raise BadInput(f"steps is {steps} and chunk {chunk}; both are at least 1 frame.")
     if chunk % one.frames:
         raise BadInput(f"chunk is {chunk} frames, which is not a multiple of a tick's {one.frames}.")
     if chunk > steps:
         raise BadInput(f"chunk is {chunk} frames, more than the run's {steps}: shorten it.")
-    for event in events:
-        if event.period % chunk:
-            raise BadInput(f"an event's period of {event.period} frames is not a multiple of the chunk's {chunk}.")
+    for period in one.periods:
+        if period % chunk and chunk % period:
+            raise BadInput(f"chunk is {chunk} frames, neither a multiple nor a divisor of an event's period, {period}.")
 
 
 def evaluate(env: Env, agent: Agent, parts: Parts, key: Key, episodes: int = 8) -> Metrics:

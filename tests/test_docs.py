@@ -159,10 +159,8 @@ def test_the_refit_event_learns_and_resumes_bit_for_bit():
     assert_array_equal(jnp.isnan(metrics["model/loss"]), [True, False, True, False])
     assert metrics["model/loss"][-1] < 0.05  # the reward is the observation
 
-    one = loop(env, replace(base, agent=agent))
-    from jaxrl.loop import happen
-
-    turn = jax.jit(lambda run: happen(one.chunk(run, 10)[0], (event,))[0])
+    one = loop(env, replace(base, agent=agent, events=(event,)))
+    turn = jax.jit(lambda run: one.chunk(run, 10)[0])
     stopped = jax.jit(one.init)(KEY)
     for _ in range(2):
         stopped = turn(stopped)

@@ -193,15 +193,23 @@ def test_ratio_counts_updates_and_may_be_a_function():
 
 
 def test_events_are_due_by_the_clock():
-    def bump(run, key):
-        return run._replace(parts={"v": run.parts["v"] + 100}), {"bump/at": run.step.astype(jnp.float32)}
+    def bump(run, ctx):
+        return run._replace(parts={"v": run.parts["v"] + 100}), {"bump/at": ctx.step}
 
     agent = value_agent(0.9, 1, lr=0.0)
-    run, metrics = train(probe(1), agent, latest(), KEY, steps=12, chunk=2, events=(Event(4, bump),))
+    bumped = lambda period, chunk: train(
+        probe(1), agent, latest(), KEY, steps=12, chunk=chunk, events=(Event(period, bump),)
+    )
+    run, metrics = bumped(4, 2)
     assert run.parts["v"][0] == 300
     assert_array_equal(metrics["bump/at"], [np.nan, 4, np.nan, 8, np.nan, 12])
-    with pytest.raises(BadInput, match="period of 3 frames"):
-        train(probe(1), agent, latest(), KEY, steps=12, chunk=2, events=(Event(3, bump),))
+    run, metrics = bumped(2, 6)  # three times a chunk
+    assert run.parts["v"][0] == 600
+    assert_array_equal(metrics["bump/at"], [4, 10])
+    with pytest.raises(BadInput, match="neither a multiple nor a divisor of an event's period, 3"):
+        bumped(3, 2)
+    with pytest.raises(BadInput, match="period is 0 frames"):
+        bumped(0, 2)
 
 
 def test_fit_needs_no_environment():

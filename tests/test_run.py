@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -220,10 +221,12 @@ def test_sizes_are_said_beforehand(tmp_path, capsys):
         (1, 2_000_000, (), 50_000),
         (2048, 100_000, (), 4096),
         (10, 100_000, (3000, 2000), 1000),
+        (1, 100_000, (250,), 5000),
+        (1, 100_000, (300,), 4800),
     ],
 )
 def test_chunk_lengths(tick, steps, periods, length):
-    assert driver.chunk_length(tick, steps, tuple(Event(period, None) for period in periods)) == length
+    assert driver.chunk_length(tick, steps, periods) == length
 
 
 def test_nothing_is_traced_after_the_first_chunk(tmp_path):
@@ -268,17 +271,25 @@ def test_seeds_have_a_row_each_and_continue_bit_for_bit(straight, tmp_path, caps
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_events_happen_when_due_also_after_a_resume(tmp_path, seeds):
-    def reset(run, key):
-        noise = jax.random.normal(key, run.parts["actor"].shape)
+    def reset(run, ctx):
+        noise = jax.random.normal(ctx.key, run.parts["actor"].shape)
         return run._replace(parts={**run.parts, "actor": noise}), {"event/first": noise[0, 0]}
 
-    event = (Event(20, reset),)
-    whole = execute(walk(), linear(), tmp_path / "whole", settings(60, seeds=seeds), ABOUT, event)
-    execute(walk(), linear(), tmp_path / "halves", settings(30, seeds=seeds), ABOUT, event)
-    halves = execute(walk(), linear(), tmp_path / "halves", settings(60, seeds=seeds, resume=True), ABOUT, event)
+    recipe = replace(linear(), events=(Event(20, reset),))
+    whole = execute(walk(), recipe, tmp_path / "whole", settings(60, seeds=seeds), ABOUT)
+    execute(walk(), recipe, tmp_path / "halves", settings(30, seeds=seeds), ABOUT)
+    halves = execute(walk(), recipe, tmp_path / "halves", settings(60, seeds=seeds, resume=True), ABOUT)
     assert whole["parameters_sha256"] == halves["parameters_sha256"]
     due = [row["step"] for row in rows(tmp_path / "whole") if row.get("event/first") is not None]
     assert sorted(set(due)) == [20, 40, 60] and rows(tmp_path / "whole") == rows(tmp_path / "halves")
+
+
+def test_the_event_that_spoils_a_part_is_named(tmp_path):
+    spoil = lambda run, ctx: (run._replace(parts={**run.parts, "actor": run.parts["actor"] * jnp.nan}), {})
+    recipe = replace(linear(), events=(Event(20, spoil, "refit"),))
+    with pytest.raises(Diverged, match="'actor' is not finite at step 20: event 'refit' wrote it, the last good"):
+        execute(walk(), recipe, tmp_path, settings(), ABOUT)
+    assert not (tmp_path / "bad-batch.npz").exists()
 
 
 def test_the_rule_that_spoils_a_part_is_named_and_its_batch_kept(tmp_path):

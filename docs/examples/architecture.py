@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents import ppo
-from jaxrl.core import Agent, Ctx, Event, Recipe, Source, Specs, adam, mean, minimise, stateless, where
+from jaxrl.core import Agent, Event, Recipe, Source, Specs, adam, mean, minimise, stateless, where
 
 
 # PPO with a memory: `act` carries it, transitions keep it, `epochs` shuffles whole environments.
@@ -29,21 +29,21 @@ def archived(agent: Agent) -> Agent:
     return replace(agent, init=init, observe={**agent.observe, "archive": stateless(keep, "best", "actor")})
 
 
-# A refit: between chunks, a model of the reward is learned anew from what the source holds.
+# A refit: now and then, a model of the reward is learned anew from what the source holds.
 def refit(source: Source, apply: Callable, period: int, updates: int) -> Event:
     def loss(live, frozen, batch, key):
         return mean((apply(live["model"], batch["obs"]) - batch["reward"]) ** 2, batch), {}
 
     rule = minimise(loss, adam(1e-2), "model")
 
-    def fit(run, key):
+    def fit(run, ctx):
         def step(carry, key):
             batch = source.sample(run.source, run.parts, key)
-            parts, state, metrics = rule.update(*carry, batch, Ctx(key, run.step))
+            parts, state, metrics = rule.update(*carry, batch, ctx._replace(key=key))
             return (parts, state), metrics["loss"]
 
         start = (run.parts, rule.init(run.parts))
-        (parts, _), losses = jax.lax.scan(step, start, jax.random.split(key, updates))
+        (parts, _), losses = jax.lax.scan(step, start, jax.random.split(ctx.key, updates))
         return run._replace(parts=parts), {"model/loss": losses[-1]}
 
     return Event(period, fit)

@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.core import Batch, Ctx, Parts, PyTree, Rule, batched, fold
-from jaxrl.loop import LEARN, OBSERVE, RATIO, REFRESH, SAMPLE, Run
+from jaxrl.loop import LEARN, OBSERVE, RATIO, REFRESH, SAMPLE, Run, happen
 from jaxrl.run.checkpoint import is_key, leaves
 from jaxrl.run.programs import Many, finite
 
 
 class Finding(NamedTuple):
-    """part; rule that wrote it; step, the clock after the bad tick; batch that the rule was given; bad, the first
-    field of that batch which was not finite already, or None."""
+    """part; writer, the rule or event that wrote it, in words; step, the clock after the bad tick; batch that
+    the rule was given (empty for an event); bad, the first field of it that was not finite already, or None."""
 
     part: str
-    rule: str
+    writer: str
     step: int
     batch: Batch
     bad: str | None
@@ -57,6 +57,11 @@ def diagnose(runs: Many, run: Run, ticks: int) -> Finding | None:
         run, _ = learn(ready, transitions)
         if first_bad(check(run.parts)):
             return next(culprits(runs, ready, transitions), None)
+        for i, event in enumerate(recipe.events):
+            if int(run.step) % event.period == 0:
+                run, _ = jax.jit(happen, static_argnums=(1, 2))(run, i, event)
+                if bad := first_bad(check(run.parts)):
+                    return Finding(bad[0], f"event '{event.name}'", int(run.step), {}, None)
     return None
 
 
@@ -98,7 +103,7 @@ def apply(rules: Mapping[str, Rule], parts: Parts, states: PyTree, batch: Batch,
         metrics |= {f"{name}/{metric}": value for metric, value in found.items()}
         bad = first_bad(finite(parts))
         if bad:
-            yield Finding(bad[0], name, after, batch, spoilt(batch))
+            yield Finding(bad[0], f"rule '{name}'", after, batch, spoilt(batch))
             return parts, states, metrics, True
     return parts, states, metrics, False
 

@@ -1,9 +1,9 @@
 """One run from beginning to end on the host: chunks, and between them what a host has to do.
 
 `execute` is a function of an environment, a recipe and a directory. It parses no flags and knows no names of agents.
-Between chunks, in this order: events that are due, the check that parts are finite, checkpoint, evaluation, the log of
-the chunk before, the progress bar. A checkpoint carries the metrics that are not logged yet, so a run that is continued
-logs what the uninterrupted one does.
+Between chunks, in this order: the check that parts are finite, checkpoint, evaluation, the log of the chunk before, the
+progress bar. A checkpoint carries the metrics that are not logged yet, so a run that is continued logs what the
+uninterrupted one does.
 
 What a run answers: a dict (the last line on stdout). Raises `BadInput` for what the user can mend, `Diverged` where
 the learner's numbers are no longer finite.
@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.core import BadInput, Env, Event, Metrics, Recipe
+from jaxrl.core import BadInput, Env, Metrics, Recipe
 from jaxrl.host import SLOWLY, Host
 from jaxrl.loop import Run, check_lengths, layout
 from jaxrl.run import checkpoint
@@ -123,7 +123,6 @@ def execute(
     path: str | Path,
     settings: Settings = Settings(),
     about: dict[str, Any] | None = None,
-    events: tuple[Event, ...] = (),
 ) -> dict[str, Any]:
     """Train, or continue, the run in a directory.
 
@@ -141,8 +140,8 @@ def execute(
         found = checkpoint.newest(home.checkpoints, say, set_aside=settings.resume)
         if found and not settings.resume:
             raise BadInput(f"run {home.path} already holds checkpoints: add --resume, or choose another --run.")
-        config = agreed(home, runs, settings, about or {}, events, found)
-        drive = Drive(home, runs, settings, config, events)
+        config = agreed(home, runs, settings, about or {}, found)
+        drive = Drive(home, runs, settings, config)
         if found:
             step = found[1]["step"]
             if step > config["frames"]:
@@ -160,16 +159,15 @@ def execute(
 # ------------------------------------------------------------------------------------------------- what was agreed
 
 
-def agreed(
-    home: Home, runs: Many, settings: Settings, about: dict, events: tuple[Event, ...], found: tuple[Path, dict] | None
-) -> dict:
+def agreed(home: Home, runs: Many, settings: Settings, about: dict, found: tuple[Path, dict] | None) -> dict:
     """The configuration of this run: as asked for, with the chunk length of what is continued.
 
     Raises:
         BadInput: the run in the directory was made with something else, by name and both values.
     """
     stored = found[1]["config"] if found else None
-    chunk = settings.chunk or (stored["chunk"] if stored else chunk_length(runs.loop.frames, settings.steps, events))
+    tick, periods = runs.loop.frames, runs.loop.periods
+    chunk = settings.chunk or (stored["chunk"] if stored else chunk_length(tick, settings.steps, periods))
     config = {
         "about": about,
         "seed": settings.seed,
@@ -182,7 +180,7 @@ def agreed(
         "commit": commit(),
         "again": settings.again,
     }
-    check_lengths(runs.loop, config["frames"], chunk, events)
+    check_lengths(runs.loop, config["frames"], chunk)
     if stored:
         same = lambda c: {**c["about"], **{name: c[name] for name in ("seed", "seeds", "chunk")}}
         for name, mine, theirs in differences(same(config), same(stored)):
@@ -201,12 +199,15 @@ def agreed(
     return config
 
 
-def chunk_length(tick: int, steps: int, events: tuple[Event, ...] = ()) -> int:
-    """Frames a chunk: about a twentieth of the run, within 1000 and 50000, equal chunks, dividing events' periods."""
+def chunk_length(tick: int, steps: int, periods: tuple[int, ...] = ()) -> int:
+    """Frames a chunk: about a twentieth of the run, within 1000 and 50000, and equal chunks; with events, one that all
+    their periods divide, or that divides them all where that is too long."""
     total = math.ceil(steps / tick)
     ticks = max(1, round(min(max(steps / 20, 1000), 50_000) / tick))
-    if events:
-        common = math.gcd(*(event.period for event in events)) // tick
+    if periods:
+        common, longest = math.gcd(*periods) // tick, math.lcm(*periods) // tick
+        if ticks >= longest:
+            return tick * (ticks // longest * longest)
         return tick * max((d for d in range(1, min(ticks, common) + 1) if common % d == 0), default=1)
     return tick * math.ceil(total / math.ceil(total / ticks))
 
@@ -245,8 +246,8 @@ class Drive:
     sinks: list[Guarded]
     last_save: float | None = None  # seconds that the last checkpoint took
 
-    def __init__(self, home: Home, runs: Many, settings: Settings, config: dict, events: tuple[Event, ...]):
-        self.home, self.runs, self.settings, self.config, self.events = home, runs, settings, config, events
+    def __init__(self, home: Home, runs: Many, settings: Settings, config: dict):
+        self.home, self.runs, self.settings, self.config = home, runs, settings, config
         self.chunk, self.frames = config["chunk"], config["frames"]
         self.clock, self.saved, self.scores = Clock(), -1, None
         self.say: Callable[[str], None] = say
@@ -280,7 +281,7 @@ class Drive:
             self.clock = Clock(seconds["wall"], seconds["compile"], seconds["train"], seconds["saving"])
         say("Compiling ...")
         self.programs = compiled(
-            self.runs, self.chunk // self.runs.loop.frames, self.settings.evaluate_episodes, self.events, not found
+            self.runs, self.chunk // self.runs.loop.frames, self.settings.evaluate_episodes, not found
         )
         self.clock.compile += self.programs.compile_seconds
         self.at = self.start(found)
@@ -317,9 +318,8 @@ class Drive:
             with jax.transfer_guard_device_to_host("disallow"):
                 run, metrics = jax.block_until_ready(self.programs.chunk(self.at.run))
             step += self.chunk
-            run, found = self.happen(run, step)
             self.healthy(run)
-            self.at = Position(run, self.table({**metrics, **found}))
+            self.at = Position(run, self.table(metrics))
             self.clock.train += time.perf_counter() - began
             if stop.signal or step == self.frames or self.affordable():
                 self.save()
@@ -345,15 +345,6 @@ class Drive:
             sinks.append(Guarded("wandb", lambda: Wandb(self.home.path, self.config), self.say))
         return sinks
 
-    def happen(self, run: Run, step: int) -> tuple[Run, Metrics]:
-        """The events that are due at this step."""
-        found: Metrics = {}
-        for period, program in self.programs.events:
-            if step % period == 0:
-                run, metrics = program(run)
-                found |= metrics
-        return run, found
-
     def table(self, metrics: Metrics) -> dict[str, list[float | None]]:
         """Metrics on the host: a list of [seeds] numbers by name."""
         return {
@@ -378,12 +369,15 @@ class Drive:
             )
             blame = f"part '{part}' is not finite at step {int(run.step)}{seed}; it is written by {self.writers(part)}"
             raise Diverged(f"{blame}, which {again}; {kept}.")
-        dump(finding.batch, self.home.batch)
         cause = f", from a batch whose '{finding.bad}' was not finite already" if finding.bad else ""
+        batch = ""
+        if finding.batch:
+            dump(finding.batch, self.home.batch)
+            batch = f"; its batch is in {self.home.batch}"
         remedy = "mend the environment or the source" if finding.bad else "lower its learning rate or bound its loss"
         raise Diverged(
-            f"part '{finding.part}' is not finite at step {finding.step}{seed}: rule '{finding.rule}' wrote it{cause}; "
-            f"its batch is in {self.home.batch}, {kept}: {remedy}."
+            f"part '{finding.part}' is not finite at step {finding.step}{seed}: {finding.writer} wrote it{cause}{batch}"
+            f", {kept}: {remedy}."
         )
 
     def writers(self, part: str) -> str:
@@ -397,7 +391,6 @@ class Drive:
         while int(run.step) < self.frames:
             before = jax.tree.map(jnp.copy, run)
             run, _ = self.programs.chunk(run)
-            run, _ = self.happen(run, int(run.step))
             if first_bad(self.programs.finite(run.parts)):
                 return diagnose(
                     self.runs, one_seed(before, row, self.runs.batched), self.chunk // self.runs.loop.frames

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.core import BadInput, Env, Event, Parts, PyTree, Recipe, fold
+from jaxrl.core import BadInput, Env, Parts, PyTree, Recipe, fold
 from jaxrl.host import Host, Hosted, host_loop, play
 from jaxrl.loop import Loop, Run, evaluate, layout, loop, over_seeds
 
@@ -67,17 +67,16 @@ def finite(parts: Parts) -> dict[str, jax.Array]:
 
 @dataclass(frozen=True)
 class Programs:
-    """`chunk(run)` donates its run; `events` are (period, program); `evaluate` is None where an episode never ends."""
+    """`chunk(run)` donates its run; `evaluate` is None where an episode never ends."""
 
     init: Callable[[jax.Array], Run]
     chunk: Callable[[Run], tuple[Run, PyTree]]
     finite: Callable[[Parts], dict[str, jax.Array]]
     evaluate: Callable[[Parts, jax.Array], PyTree] | None
-    events: tuple[tuple[int, Callable[[Run], tuple[Run, PyTree]]], ...]
     compile_seconds: float
 
 
-def compiled(runs: Many, ticks: int, episodes: int, events: tuple[Event, ...], fresh: bool) -> Programs:
+def compiled(runs: Many, ticks: int, episodes: int, fresh: bool) -> Programs:
     """Everything that a run will call, compiled ahead; `init` only where the run is fresh."""
     began = time.perf_counter()
     shapes, keys, endless = runs.shapes(), runs.keys(), runs.env.specs.limit is None
@@ -96,9 +95,6 @@ def compiled(runs: Many, ticks: int, episodes: int, events: tuple[Event, ...], f
         chunk=chunk,
         finite=ahead(lambda parts: runs.each(finite, parts), shapes.parts),
         evaluate=score,
-        events=tuple(
-            (event.period, ahead(happening(runs, event, i), shapes, donate_argnums=0)) for i, event in enumerate(events)
-        ),
         compile_seconds=time.perf_counter() - began,
     )
 
@@ -125,20 +121,3 @@ def scorer(runs: Many, episodes: int) -> Callable[[Parts, jax.Array, jax.Array],
         return runs.each(play, parts, keys)
 
     return score
-
-
-def happening(runs: Many, event: Event, number: int) -> Callable[[Run], tuple[Run, PyTree]]:
-    """An event for all seeds, with the key that `jaxrl.loop.happen` gives it."""
-
-    def one(run: Run) -> tuple[Run, PyTree]:
-        return event.fn(run, fold(fold(run.key, run.step), 100 + number))
-
-    def apply(run: Run) -> tuple[Run, PyTree]:
-        if not runs.batched:
-            return one(run)
-        clock = run.step
-        inner = lambda run: (lambda after, metrics: (after._replace(step=()), metrics))(*one(run._replace(step=clock)))
-        after, metrics = runs.each(inner, run._replace(step=()))
-        return after._replace(step=clock), metrics
-
-    return apply
