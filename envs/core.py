@@ -98,7 +98,7 @@ def contextual(env: Env, observe: bool = False, **fields: float | jax.Array | tu
     specs = env.specs
     if observe:
         size = specs.observation.shape[0] + len(fields)
-        specs = replace(specs, observation=jax.ShapeDtypeStruct((size,), jnp.float32))
+        specs = replace(specs, observation=jax.ShapeDtypeStruct((size,), jnp.float32), over=None)
     return replace(env, reset=reset, step=step, specs=specs)
 
 
@@ -204,7 +204,7 @@ def frame_stack(env: Env, k: int) -> Env:
         return show(inner, jax.tree.map(push, state["frames"], out.obs), out)
 
     observation = jax.tree.map(partial(_wider, k=k), env.specs.observation)
-    return replace(env, reset=reset, step=step, specs=replace(env.specs, observation=observation))
+    return replace(env, reset=reset, step=step, specs=replace(env.specs, observation=observation, over=None))
 
 
 def _wider(spec: jax.ShapeDtypeStruct, k: int) -> jax.ShapeDtypeStruct:

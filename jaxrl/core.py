@@ -72,12 +72,14 @@ class Specs:
         frames: control steps of the task that one `step` advances; `action_repeat` multiplies it. Steps are counted
             in frames everywhere.
         limit: steps (not frames) after which an episode ends at the latest; None where nothing bounds it.
+        over: `obs -> bool []`, whether a step that leads there terminates; None where the environment alone knows.
     """
 
     observation: PyTree
     action: Box | Discrete
     frames: int = 1
     limit: int | None = None
+    over: Callable[[PyTree], jax.Array] | None = None
 
 
 class TimeStep(NamedTuple):
@@ -267,7 +269,8 @@ class Source:
 
     `init(example) -> s` from the shapes of one tick's transitions `[T, N, ...]`; `add(s, transitions, ctx) -> s`;
     `sample(s, parts, key) -> batch`; `note(s, batch, metrics) -> s`, what an update learned about its batch (None
-    where nothing is noted); `size(s)`, transitions held, int32 [].
+    where nothing is noted); `size(s)`, transitions held, int32 []; `everything(s) -> batch [S, ...]`, all single
+    transitions at once with 'weight' 0 in places that hold none, in no order (None where a source cannot).
     """
 
     init: Callable[[PyTree], PyTree]
@@ -275,6 +278,7 @@ class Source:
     sample: Callable[[PyTree, Parts, Key], Batch]
     size: Callable[[PyTree], jax.Array]
     note: Callable[[PyTree, Batch, Metrics], PyTree] | None = None
+    everything: Callable[[PyTree], Batch] | None = None
 
 
 def nothing() -> tuple[()]:

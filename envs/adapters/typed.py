@@ -46,7 +46,7 @@ def typed(env: Env, flat: bool = False) -> Env:
 
     observation = jax.eval_shape(reset, key)[1].obs
     observation = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), observation)  # without weak types
-    return replace(env, reset=reset, step=step, specs=replace(env.specs, observation=observation))
+    return replace(env, reset=reset, step=step, specs=replace(env.specs, observation=observation, over=None))
 
 
 def _common(old: jax.ShapeDtypeStruct, new: jax.ShapeDtypeStruct):

@@ -44,6 +44,6 @@ def pixels(env: Env, size: int, frames: int = 3, camera: str | None = None) -> E
         env,
         reset=lambda key: shown(env.reset(key)),
         step=lambda state, action: shown(env.step(state, action)),
-        specs=replace(env.specs, observation=jax.ShapeDtypeStruct((size, size, 3), jnp.uint8)),
+        specs=replace(env.specs, observation=jax.ShapeDtypeStruct((size, size, 3), jnp.uint8), over=None),
     )
     return frame_stack(drawn, frames)

@@ -32,6 +32,7 @@ AGENTS = {
     "stream_ac": "jaxrl.agents.stream_ac",
     "stream_td": "jaxrl.agents.stream_td",
     "drm": "drqv2+drm",
+    "mbpo": "sac+mbpo",
     "mentor": "drqv2+mentor",
     "taco": "drqv2+taco",
 }
@@ -39,6 +40,7 @@ AGENTS = {
 ADDITIONS = {
     "adaptive_rr": "jaxrl.agents.adaptive_rr",
     "drm": "jaxrl.agents.drm",
+    "mbpo": "jaxrl.agents.mbpo",
     "mentor": "jaxrl.agents.mentor",
     "moe": "jaxrl.agents.moe",
     "taco": "jaxrl.agents.taco",

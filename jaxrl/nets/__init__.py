@@ -3,7 +3,19 @@
 from jaxrl.nets.conv import Conv, Impala, Trunk, TrunkMLP, side_after
 from jaxrl.nets.convit import GPSA, ConViT, head_locality
 from jaxrl.nets.hyper import HyperNet, unit_columns
-from jaxrl.nets.mlp import MLP, Net, ResidualMLP, drawing, ensemble, leaky_relu, net, orthogonal, sparse_uniform, xavier
+from jaxrl.nets.mlp import (
+    MLP,
+    Net,
+    ResidualMLP,
+    drawing,
+    ensemble,
+    leaky_relu,
+    net,
+    orthogonal,
+    sparse_uniform,
+    truncated,
+    xavier,
+)
 from jaxrl.nets.moe import Gates, MoE, MoEMLP
 from jaxrl.nets.norm import NormedMLP, NormedNet, NormedResidual, bounded_spectra, normed, normed_ensemble, unit_weights
 from jaxrl.nets.precision import Policy, computing, in_precision
@@ -47,6 +59,7 @@ __all__ = [
     "orthogonal",
     "side_after",
     "sparse_uniform",
+    "truncated",
     "unit_columns",
     "unit_weights",
     "unrolled",

@@ -215,6 +215,11 @@ def xavier(gain: float = 1.0) -> Callable:
     return nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
 
 
+def truncated(gain: float = 1.0) -> Callable:
+    """A normal with a standard deviation of gain / sqrt(fan_in), cut at two of them."""
+    return nn.initializers.variance_scaling((0.87962566 * gain) ** 2, "fan_in", "truncated_normal")
+
+
 leaky_relu = nn.leaky_relu  # slope 0.01
 
 

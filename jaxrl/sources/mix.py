@@ -1,11 +1,13 @@
 """Several sources in one batch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrl.core import BadInput, Batch, PyTree, Source, fold, unknown
+from jaxrl.core import BadInput, Batch, PyTree, Recipe, Source, fold, unknown
 
 # Fields that say how a source sees its samples, and what they are for a source that says nothing.
 BOOKKEEPING = {"weight": 1, "index": 0}
@@ -79,8 +81,42 @@ def mix(into: str, **named: Source) -> Source:
     def size(s):
         return sum(source.size(s[name]) for name, source in named.items())
 
-    noting = any(source.note for source in named.values())
-    return Source(init, add, sample, size, note if noting else None)
+    noting, whole = any(source.note for source in named.values()), named[into].everything
+    everything = None if whole is None else lambda s: whole(s[into])  # what was experienced, as it is `into` that is
+    return Source(init, add, sample, size, note if noting else None, everything)
+
+
+def thinned(source: Source, batch: int) -> Source:
+    """A source whose batches are cut to `batch` samples, evenly spread: its share of a `mix`."""
+
+    def sample(s, parts, key):
+        whole = source.sample(s, parts, key)
+        kept = np.linspace(0, _size(whole) - 1, batch).round().astype(int)
+        return jax.tree.map(lambda x: x[kept], whole)
+
+    return replace(source, sample=sample)
+
+
+def beside(recipe: Recipe, of: int, **named: Source) -> Recipe:
+    """The recipe with more sources beside its own, which is called 'online' in the mix and goes on to be added to.
+
+    Its events go on to see what they saw: the run, as if there were its own source alone.
+
+    Args:
+        of: samples of a batch that are the recipe's own source's.
+    """
+    events = tuple(event._replace(fn=_through(event.fn)) for event in recipe.events)
+    return replace(recipe, source=mix(into="online", online=thinned(recipe.source, of), **named), events=events)
+
+
+def _through(fn: Callable) -> Callable:
+    """An event on a run whose source is the one called 'online' in it."""
+
+    def inner(run, ctx):
+        after, metrics = fn(run._replace(source=run.source["online"]), ctx)
+        return after._replace(source={**run.source, "online": after.source}), metrics
+
+    return inner
 
 
 def _size(batch: PyTree) -> int:

@@ -163,7 +163,7 @@ def prioritised(
         leaves = s.tree[0].at[index].set(jnp.minimum(new, 0)).at[index].max(new)
         return s._replace(tree=grow(s.tree, leaves, index), most=jnp.maximum(s.most, new.max()))
 
-    return Source(init, add, sample, lambda s: rings.held(s.ring), note)
+    return Source(init, add, sample, lambda s: rings.held(s.ring), note, lambda s: rings.everything(layout, s.ring))
 
 
 def per_sample(error: jax.Array, batch: dict, metric: str) -> jax.Array:

@@ -37,4 +37,5 @@ def uniform(
         add=lambda s, transitions, ctx: rings.write(layout, s, transitions),
         sample=sample,
         size=rings.held,
+        everything=lambda s: rings.everything(layout, s),
     )

@@ -14,7 +14,7 @@ the newest transition is a dead node, so that no window crosses the head or an e
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -300,6 +300,14 @@ def below(key: jax.Array, size: int, bound: jax.Array) -> jax.Array:
     bound = bound.astype(jnp.uint32)
     surplus = -bound % bound  # 2^32 mod bound: that many draws at the top would favour the first integers
     return jnp.where(bits <= ~surplus, (bits % bound).astype(jnp.int32), -1)
+
+
+def everything(layout: Layout, ring: Ring) -> Batch:
+    """All slots as single transitions, [S, ...] as `read` has them, with `weight` float32 [S], 0 where none begins."""
+    length, envs = ring.nodes["mark"].shape
+    rows, columns = jnp.divmod(jnp.arange(length * envs), envs)
+    one = replace(layout, n=1, sequence=None, ahead=None)
+    return {**read(one, ring, rows, columns), "weight": drawable(layout, ring, rows, columns).astype(jnp.float32)}
 
 
 def read(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array) -> Batch:

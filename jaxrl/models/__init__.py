@@ -1,0 +1,1 @@
+"""What is learned about the world: ensembles of dynamics, denoisers, and what is imagined with them."""
