@@ -215,6 +215,8 @@ def _of_behaviour(env: Env, steps: int, seen: dict[str, np.ndarray]) -> Iterator
             yield f"step's {what} is not finite, first at step {length[~seen[what]].min()} of an episode."
     if (seen["terminated"] & seen["truncated"]).any():
         yield "an episode ended terminated and truncated at once: where the task is over, no limit cuts it short."
+    if seen["mistold"].any():
+        yield f"specs.over says otherwise than terminated, first at step {length[seen['mistold']].min()} of an episode."
     if limit is None and not end.any():
         yield f"no episode ended in {steps} steps and specs.limit is None: wrap it in time_limit(env, steps)."
     if limit is not None and length.max() > limit:
@@ -233,6 +235,7 @@ def _trial(env: Env, steps: int, key: jax.Array) -> dict[str, jax.Array]:
     twins = lambda key: jax.vmap(lambda i: fold(key, i))(jnp.maximum(jnp.arange(SIDE_BY_SIDE), 1))
     box = env.specs.action
     reset, step = jax.vmap(env.reset), jax.vmap(env.step)
+    over = None if env.specs.over is None else jax.vmap(env.specs.over)
 
     def act(key, t):
         action = jax.vmap(box.sample)(each_key(key, SIDE_BY_SIDE))
@@ -253,6 +256,7 @@ def _trial(env: Env, steps: int, key: jax.Array) -> dict[str, jax.Array]:
             "truncated": out.truncated,
             "observation": _finite(out.obs),
             "reward": _finite(out.reward),
+            "mistold": jnp.zeros_like(terminated) if over is None else over(out.obs) != terminated,
             "beyond": _differ((out.obs, out.reward)),
             "stream": _total(out.obs),
         }

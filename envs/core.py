@@ -102,6 +102,11 @@ def contextual(env: Env, observe: bool = False, **fields: float | jax.Array | tu
     return replace(env, reset=reset, step=step, specs=specs)
 
 
+def never(obs: PyTree) -> jax.Array:
+    """`Specs.over` of a task that goes on for ever, whose clock alone ends it."""
+    return jnp.bool_(False)
+
+
 def time_limit(env: Env, steps: int) -> Env:
     """The environment, truncated after `steps` of its steps. Where the task itself ends on that step, it terminates.
 

@@ -376,6 +376,10 @@ VERDICTS = {
     "limit ignored": (with_specs(counter(), limit=9), "went on after specs.limit = 9"),
     "ends each step": (broken(terminated=lambda o: o.reward > 0), "ended at its first step"),
     "both flags": (broken(truncated=lambda o: o.terminated), "terminated and truncated at once"),
+    "ends mistold": (
+        with_specs(counter(end=5), over=lambda obs: jnp.bool_(False)),
+        "specs.over says otherwise.*step 5",
+    ),
     "weak state": (with_state(lambda: jnp.asarray(0), lambda s: s + jnp.int32(1)), "weakly typed after reset"),
     "state's dtype": (with_state(lambda: jnp.int32(0), lambda s: s * 0.5), r"state is int32 \[\] after reset and fl"),
     "state's shape": (with_state(lambda: jnp.zeros(1), lambda s: jnp.append(s, 0)), r"state is float32 \[1\] after"),

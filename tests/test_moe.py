@@ -113,7 +113,10 @@ def test_losses_of_routers():
     assert_allclose(balance(even, jnp.eye(16, dtype=bool)), 1, rtol=1e-6)
     one = jnp.zeros((10, 4)).at[:, 2].set(1.0)
     assert_allclose(balance(one, one > 0), 4)  # all to one expert with probability 1: E
-    assert_allclose(gate_entropy(even), np.log(16), rtol=1e-6)
+    assert_allclose(gate_entropy(jnp.log(even)), np.log(16), rtol=1e-6)
+    certain = jnp.array([[0.0, 300.0, -300.0]])
+    assert_allclose(gate_entropy(certain), 0, atol=1e-6)
+    assert_allclose(jax.grad(gate_entropy)(certain), 0, atol=1e-6)  # of probabilities that are 0 it would be no number
     same = jnp.zeros((20, 16), bool).at[:, :4].set(True)
     assert_allclose(load_variance(same), 0.2, rtol=1e-6)
     assert_allclose(load_variance(balanced), 0, atol=1e-12)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.core import Box, Env, Specs, TimeStep, first, time_limit
+from envs.core import Box, Env, Specs, TimeStep, first, never, time_limit
 
 # What `contextual` can change: gravity, mass and length of the rod, and how far off the torque is from what was asked.
 CONTEXT = {"gravity": 10.0, "mass": 1.0, "length": 1.0, "strength": 1.0}
@@ -43,7 +43,7 @@ def pendulum(limit: int = LIMIT) -> Env:
         x = advance(x, torque, {**CONTEXT, **body.context})
         return body._replace(x=x), TimeStep(see(x), -cost, jnp.bool_(False), jnp.bool_(False))
 
-    specs = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((1,), -TORQUE, TORQUE))
+    specs = Specs(jax.ShapeDtypeStruct((3,), jnp.float32), Box((1,), -TORQUE, TORQUE), over=never)
     return time_limit(Env(reset, step, specs, "pendulum", draw, CONTEXT), limit)
 
 

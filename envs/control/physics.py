@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from envs.core import time_limit
+from envs.core import never, time_limit
 from jaxrl.core import BadInput, Box, Env, Key, PyTree, Specs, first
 
 with contextlib.redirect_stdout(io.StringIO()):  # it announces a missing optional back end on stdout
@@ -294,6 +294,7 @@ def environment(
     marks: Callable[[State], dict[str, jax.Array]] | None = None,
     info: Callable[[State], dict[str, jax.Array]] | None = None,
     actions: int | None = None,
+    over: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Env:
     """The task whose observation and reward are functions of the state after the step.
 
@@ -309,6 +310,7 @@ def environment(
         marks: positions [3] by the name of a site, of what is to be seen and is in the state alone (a target).
         info: state -> what else a TimeStep tells, by name.
         actions: the size of an action, where `advance` makes another control of it; None is the model's nu.
+        over: observation -> bool [], as `terminated`, where an observation tells; a task without an end needs none.
     """
     if advance is None:
         advance = lambda state, action: step(model, state, action, substeps)
@@ -321,8 +323,8 @@ def environment(
 
     def stepped(state, action):
         state = advance(state, action)
-        over = terminated(state) if terminated else jnp.bool_(False)
-        return state, show(state)._replace(reward=reward(state, action), terminated=over)
+        ended = terminated(state) if terminated else jnp.bool_(False)
+        return state, show(state)._replace(reward=reward(state, action), terminated=ended)
 
     def draw(state, shape, camera):
         from envs.render import picture  # only where something is drawn
@@ -330,5 +332,5 @@ def environment(
         return picture(model.c, placed(model, state), shape, camera, marks(state) if marks else {})
 
     observation = jax.eval_shape(lambda key: observe(reset(key)), jax.random.key(0))
-    specs = Specs(observation, Box((actions or model.c.nu,), -1.0, 1.0))
+    specs = Specs(observation, Box((actions or model.c.nu,), -1.0, 1.0), over=over if terminated else never)
     return time_limit(Env(begin, stepped, specs, name, draw, dict.fromkeys(CONTEXT, 1.0)), limit)

@@ -75,4 +75,5 @@ def ant() -> Env:
         limit=runner.LIMIT,
         advance=advance,
         terminated=lambda state: ~healthy(state),
+        over=lambda obs: ~(jnp.isfinite(obs).all() & (obs[0] >= 0.2) & (obs[0] <= 1.0)),
     )

@@ -9,15 +9,14 @@ Observation, float32 [11]: qpos without x (height, pitch, then hip, knee and ank
 import jax
 import jax.numpy as jnp
 
-from envs.control.physics import State
 from envs.gym import runner
 from jaxrl.core import Env
 
 
-def healthy(state: State) -> jax.Array:
+def healthy(pose: jax.Array, velocity: jax.Array) -> jax.Array:
     """Above 0.7 m, within 0.2 rad of upright, and nothing but x beyond 100."""
-    height, pitch = state.qpos[1], state.qpos[2]
-    rest = jnp.concatenate([state.qpos[2:], state.qvel])
+    height, pitch = pose[0], pose[1]
+    rest = jnp.concatenate([pose[1:], velocity])
     return (height > 0.7) & runner.within(pitch, -0.2, 0.2) & runner.within(rest, -100.0, 100.0)
 
 

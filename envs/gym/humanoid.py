@@ -95,5 +95,6 @@ def humanoid() -> Env:
         limit=runner.LIMIT,
         advance=advance,
         terminated=lambda state: ~healthy(state),
+        over=lambda obs: ~runner.within(obs[0], 1.0, 2.0),
     )
     return replace(env, specs=replace(env.specs, action=Box((model.c.nu,), -REACH, REACH)))

@@ -48,9 +48,13 @@ def within(x: jax.Array, low: float, high: float) -> jax.Array:
     return ((low < x) & (x < high)).all()
 
 
-def upright(name: str, healthy: Callable[[State], jax.Array]) -> Env:
+def upright(name: str, healthy: Callable[[jax.Array, jax.Array], jax.Array]) -> Env:
     """Hopper and walker: legs in a plane that start at rest but for 5e-3 (m, rad, m/s, rad/s), see all but x, and end
-    where they are not healthy. Paid the speed in m/s, 1 for health, less a thousandth of the squared action."""
+    where they are not healthy. Paid the speed in m/s, 1 for health, less a thousandth of the squared action.
+
+    Args:
+        healthy: of what is seen, qpos without x and qvel. (An observation clips these, which no healthy body meets.)
+    """
     model, substeps = load(name), 4
     rest = jnp.asarray(model.c.qpos0, jnp.float32)
 
@@ -62,8 +66,17 @@ def upright(name: str, healthy: Callable[[State], jax.Array]) -> Env:
         return jnp.concatenate([state.qpos[1:], jnp.clip(state.qvel, -10.0, 10.0)])
 
     def reward(state: State, action: jax.Array) -> jax.Array:
-        return speed(model, substeps, state) + healthy(state) - 1e-3 * effort(action)
+        return speed(model, substeps, state) + ~fallen(state) - 1e-3 * effort(action)
 
-    over = lambda state: ~healthy(state)
-    step = advance(model, substeps)
-    return physics.environment(f"gym-{name}", model, reset, observe, reward, limit=LIMIT, advance=step, terminated=over)
+    fallen = lambda state: ~healthy(state.qpos[1:], state.qvel)
+    return physics.environment(
+        f"gym-{name}",
+        model,
+        reset,
+        observe,
+        reward,
+        limit=LIMIT,
+        advance=advance(model, substeps),
+        terminated=fallen,
+        over=lambda obs: ~healthy(obs[: model.c.nq - 1], obs[model.c.nq - 1 :]),
+    )

@@ -8,14 +8,13 @@ rad), qvel (all nine, clipped to +-10; m/s, rad/s). Action [6]: torques of those
 
 import jax
 
-from envs.control.physics import State
 from envs.gym import runner
 from jaxrl.core import Env
 
 
-def healthy(state: State) -> jax.Array:
+def healthy(pose: jax.Array, velocity: jax.Array) -> jax.Array:
     """Between 0.8 and 2 m, within 1 rad of upright."""
-    return runner.within(state.qpos[1], 0.8, 2.0) & runner.within(state.qpos[2], -1.0, 1.0)
+    return runner.within(pose[0], 0.8, 2.0) & runner.within(pose[1], -1.0, 1.0)
 
 
 def walker2d() -> Env:

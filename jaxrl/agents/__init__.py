@@ -34,6 +34,7 @@ AGENTS = {
     "drm": "drqv2+drm",
     "mbpo": "sac+mbpo",
     "mentor": "drqv2+mentor",
+    "synther": "sac+synther",
     "taco": "drqv2+taco",
 }
 
@@ -43,6 +44,7 @@ ADDITIONS = {
     "mbpo": "jaxrl.agents.mbpo",
     "mentor": "jaxrl.agents.mentor",
     "moe": "jaxrl.agents.moe",
+    "synther": "jaxrl.agents.synther",
     "taco": "jaxrl.agents.taco",
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, further, present, viewed
+from jaxrl.agents.common import at_least, further, present, tick, viewed
 from jaxrl.core import BadInput, Recipe, Specs, also, stateless
 from jaxrl.statistics.plasticity import active_fraction
 
@@ -41,9 +41,9 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
     look = viewed("adaptive_rr", agent, "encode", "critic")
     if callable(ratio):
         raise BadInput("adaptive_rr raises a number of updates a tick, and here that is a function already.")
-    tick = recipe.num_envs * recipe.unroll * specs.frames
-    if config.window < tick:
-        raise BadInput(f"window is {config.window} frames, shorter than a tick of {tick}: lengthen it to as many.")
+    one = tick(recipe, specs)
+    if config.window < one:
+        raise BadInput(f"window is {config.window} frames, shorter than a tick of {one}: lengthen it to as many.")
 
     def active(live, frozen, batch, key):
         """Nothing to descend: how active the critics' hidden layers are before the update, handed on."""
@@ -56,7 +56,7 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
 
     def check(parts, batch, ctx):
         seen = parts["activity"]
-        passing = lambda frames: (frames >= config.period) & (frames % config.period < tick)
+        passing = lambda frames: (frames >= config.period) & (frames % config.period < one)
         due = passing(ctx.step) & (seen["count"] > 0)
         mean = seen["sum"] / jnp.maximum(seen["count"], 1)
         near = jnp.abs(mean - seen["last"]) <= (-1 if config.gap is None else config.gap)

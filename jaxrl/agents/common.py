@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.core import Agent, BadInput, Box, Discrete, Key, Parts, PyTree, unknown
+from jaxrl.core import Agent, BadInput, Batch, Box, Discrete, Event, Key, Parts, PyTree, Recipe, Specs, unknown
 from jaxrl.nets import T2T, Conv, ConViT, Impala, Net, net, side_after
 
 
@@ -128,6 +128,23 @@ def viewed(name: str, agent: Agent, *wanted: str) -> Mapping[str, Callable[..., 
 def present(agent: Agent, *names: str) -> tuple[str, ...]:
     """Those of some parts that the agent has."""
     return tuple(name for name in names if name in agent.shapes)
+
+
+def experienced(name: str, recipe: Recipe) -> Callable[[PyTree], Batch]:
+    """All that a recipe's source holds, as a function of its state; `BadInput` where it does not keep it."""
+    if recipe.source.everything is None:
+        raise BadInput(f"{name} learns from all that was experienced, which this agent's source does not keep.")
+    return recipe.source.everything
+
+
+def tick(recipe: Recipe, specs: Specs) -> int:
+    """Frames by which a tick moves the clock."""
+    return recipe.num_envs * recipe.unroll * specs.frames
+
+
+def periodic(name: str, period: int, fn: Callable[..., Any], recipe: Recipe, specs: Specs) -> Event:
+    """An event each so many frames, rounded up to whole ticks."""
+    return Event(-(-period // tick(recipe, specs)) * tick(recipe, specs), fn, name)
 
 
 def stacked(agent: str, observation: PyTree) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, further, present, viewed, within
+from jaxrl.agents.common import at_least, further, present, tick, viewed, within
 from jaxrl.core import BadInput, Ctx, Key, Parts, Recipe, Rule, Specs, adam, mean, minimise, on, stateless, when
 from jaxrl.equations.values import expectile_loss
 from jaxrl.nets import TrunkMLP, net, orthogonal
@@ -74,7 +74,7 @@ def perturbing(
 
 def due(config: Config, recipe: Recipe, specs: Specs) -> Callable[[Ctx], jax.Array]:
     """When a perturbation is."""
-    return passing(config.period, recipe.num_envs * recipe.unroll * specs.frames)
+    return passing(config.period, tick(recipe, specs))
 
 
 def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:

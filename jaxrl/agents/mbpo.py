@@ -8,13 +8,14 @@ layers of 200.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, further, within
-from jaxrl.core import BadInput, Ctx, Event, Parts, Recipe, Specs, fold
+from jaxrl.agents.common import at_least, experienced, further, periodic, within
+from jaxrl.core import BadInput, Ctx, Parts, Recipe, Specs, fold
 from jaxrl.models import ensemble
 from jaxrl.sources import beside, generated
 
@@ -71,8 +72,7 @@ def add(
     agent, model = recipe.agent, ensemble.dynamics(specs, config.model)
     if jax.tree.leaves(agent.memory()):
         raise BadInput("mbpo begins rollouts anywhere, and this agent has a memory of what was before: choose another.")
-    if recipe.source.everything is None:
-        raise BadInput("mbpo learns a model from all that was experienced, which this agent's source does not keep.")
+    everything = experienced("mbpo", recipe)
     real = max(round(config.real * base.batch), 1)
     if real >= base.batch:
         raise BadInput(f"real is {config.real}, which leaves the model nothing of a batch of {base.batch}: lower it.")
@@ -105,8 +105,8 @@ def add(
         return pile, {"model/horizon": horizon, "model/alive": alive.mean()}
 
     def refit(run, ctx):
-        data = recipe.source.everything(run.source["online"])
-        term = None if bonus is None else lambda tell, batch, key: bonus(run.parts, tell, batch, key)
+        data = everything(run.source["online"])
+        term = partial(bonus, run.parts) if bonus else None
         part, found = model.fit(run.parts["model"], data, fold(ctx.key, 0), term)
         parts = {**run.parts, "model": part}
         pile, seen = rolled_out(parts, data, run.source["model"], ctx._replace(key=fold(ctx.key, 1)))
@@ -121,5 +121,4 @@ def add(
 
     init = further("mbpo", agent, lambda key, parts: {"model": model.init(key)})
     made = beside(replace(recipe, agent=replace(agent, init=init)), real, model=memory)
-    tick = recipe.num_envs * recipe.unroll * specs.frames
-    return replace(made, events=(*made.events, Event(-(-config.period // tick) * tick, due, "mbpo")))
+    return replace(made, events=(*made.events, periodic("mbpo", config.period, due, recipe, specs)))

@@ -66,7 +66,7 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
         loss, metrics = 0.0, {}
         for i, gate in enumerate(gates):
             probs = jax.nn.softmax(gate.logits)
-            load, entropy, even = load_variance(gate.mask), gate_entropy(probs), balance(probs, gate.mask)
+            load, entropy, even = load_variance(gate.mask), gate_entropy(gate.logits), balance(probs, gate.mask)
             loss += config.weight * {"mentor": load + entropy, "switch": even, "none": 0.0}[config.balancing]
             loss += config.z * z_loss(gate.logits)
             said = {"load": load, "entropy": entropy, "balance": even, "dropped": gate.dropped}

@@ -94,9 +94,9 @@ def load_variance(mask: Bool[Array, "*S E"]) -> Float[Array, ""]:
     return mask.reshape(-1, mask.shape[-1]).mean(axis=0).var(ddof=1)
 
 
-def gate_entropy(probs: Float[Array, "*S E"]) -> Float[Array, ""]:
-    """The tokens' mean entropy over experts, in nats."""
-    return jax.scipy.special.entr(probs).sum(axis=-1).mean()
+def gate_entropy(logits: Float[Array, "*S E"]) -> Float[Array, ""]:
+    """The tokens' mean entropy over experts, in nats. Of logits: what is certain has a gradient too."""
+    return -(jax.nn.softmax(logits) * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
 
 
 def z_loss(logits: Float[Array, "*S E"]) -> Float[Array, ""]:

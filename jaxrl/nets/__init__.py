@@ -2,6 +2,7 @@
 
 from jaxrl.nets.conv import Conv, Impala, Trunk, TrunkMLP, side_after
 from jaxrl.nets.convit import GPSA, ConViT, head_locality
+from jaxrl.nets.denoising import Denoising
 from jaxrl.nets.hyper import HyperNet, unit_columns
 from jaxrl.nets.mlp import (
     MLP,
@@ -30,6 +31,7 @@ __all__ = [
     "T2T_SMALL",
     "ConViT",
     "Conv",
+    "Denoising",
     "Gates",
     "HyperNet",
     "Impala",

@@ -1,0 +1,129 @@
+"""A denoiser of vectors: fitted to data from nothing, and asked for more of the kind.
+
+Lu et al. 2023 (SynthER) on Karras et al. 2022 (EDM): a residual network, learned on standardised data with a cosine
+schedule, whose averaged parameters make the samples.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jaxrl.core import BadInput, Key, Metrics, PyTree
+from jaxrl.equations.diffusion import denoiser, denoising_loss, heun, noise_level, noise_levels
+from jaxrl.models.ensemble import moments
+from jaxrl.nets import Denoising, net
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a denoiser is, how it is fitted and how it draws; the defaults are SynthER's, with a network for a CPU."""
+
+    width: int = 256  # of the residual stream; the paper's is 1024
+    blocks: int = 6
+    embedding: int = 64  # width of what the data and the noise level are embedded in; the paper's is 256
+    updates: int = 10_000  # of one fit; the paper's is 100,000
+    batch: int = 256
+    lr: float = 3e-4  # AdamW, falling to 0 as a cosine
+    clip: float = 1.0  # global norm of a gradient
+    average: float = 0.995  # what stays of the averaged parameters, once in `apart` updates
+    apart: int = 10
+    levels: int = 32  # steps down from noise to a sample; the paper's is 128
+    churn: float = 80.0  # noise added on the way
+    lot: int = 2_000  # samples drawn side by side
+
+    def __post_init__(self):
+        for name in ("width", "blocks", "embedding", "updates", "batch", "apart", "levels", "lot"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} is {getattr(self, name)}; a denoiser needs at least 1.")
+        if not 0 <= self.average < 1:
+            raise BadInput(f"average is {self.average}; it is a share, below 1.")
+
+
+class Denoiser(NamedTuple):
+    """A generator of vectors as functions of its part.
+
+    `init(key) -> part`; `fit(part, x [S, n], weight [S], key, known=0) -> (part, metrics)` learns anew from the rows
+    whose weight is above 0, of which `known` [S, 1] or [S, n] is the noise that is known to be in them; `draw(part,
+    key, count) -> [count, n]`.
+    """
+
+    init: Callable[[Key], PyTree]
+    fit: Callable[..., tuple[PyTree, Metrics]]
+    draw: Callable[[PyTree, Key, int], Float[Array, "count n"]]
+
+
+def generator(n: int, config: Config = Config(), raw: tuple[int, ...] = ()) -> Denoiser:
+    """A denoiser of vectors of length n.
+
+    Args:
+        raw: columns that are left as they are where the others are standardised.
+    """
+    vector, number = jax.ShapeDtypeStruct((n,), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    network = net(Denoising(n, config.width, config.blocks, config.embedding), vector, number)
+    schedule = optax.cosine_decay_schedule(config.lr, config.updates)
+    tx = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule, b2=0.99, weight_decay=0.0))
+    levels = noise_levels(config.levels)
+
+    def init(key):
+        return {"network": network.init(key), "norm": {"mean": jnp.zeros(n), "std": jnp.ones(n)}}
+
+    def field(parameters):
+        return denoiser(lambda x, noise: network.apply(parameters, x, noise))
+
+    def standard(x, weight):
+        norm = moments(x, weight > 0)
+        norm = {"mean": norm["mean"], "std": norm["std"] + 1e-5}
+        kept = jnp.zeros(n, bool).at[jnp.asarray(raw, jnp.int32)].set(True)
+        return {"mean": jnp.where(kept, 0.0, norm["mean"]), "std": jnp.where(kept, 1.0, norm["std"])}
+
+    def fit(part, x, weight, key, known=0.0):
+        key_init, key_fit = jax.random.split(key)
+        norm = standard(x, weight)
+        x = (x - norm["mean"]) / norm["std"]
+        known = jnp.broadcast_to(known, x.shape) / norm["std"]
+        size = jnp.maximum((weight > 0).sum(), 1)
+        order = jnp.argsort(weight <= 0)  # what is held first
+
+        def loss(parameters, x, known, key):
+            def one(x, known, key):
+                key_level, key_noise = jax.random.split(key)
+                return denoising_loss(field(parameters), x, noise_level(key_level), key_noise, known)
+
+            return jax.vmap(one)(x, known, jax.random.split(key, config.batch)).mean()
+
+        def step(carry, i):
+            parameters, averaged, state = carry
+            key_rows, key_loss = jax.random.split(jax.random.fold_in(key_fit, i))
+            rows = order[jax.random.randint(key_rows, (config.batch,), 0, size)]
+            value, slope = jax.value_and_grad(loss)(parameters, x[rows], known[rows], key_loss)
+            change, state = tx.update(slope, state, parameters)
+            parameters = optax.apply_updates(parameters, change)
+            stays = jnp.where(i % config.apart == config.apart - 1, config.average, 1.0)
+            return (parameters, optax.incremental_update(parameters, averaged, 1 - stays), state), value
+
+        fresh = network.init(key_init)
+        start = (fresh, fresh, tx.init(fresh))
+        (_, averaged, _), losses = jax.lax.scan(step, start, jnp.arange(config.updates))
+        sound = jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(averaged)]).all()
+        made = {"network": averaged, "norm": norm}
+        part = jax.tree.map(lambda new, old: jnp.where(sound, new, old), made, part)
+        tail = losses[-max(config.updates // 10, 1) :]
+        return part, {"loss": tail.mean(), "diverged": ~sound}
+
+    def draw(part, key, count):
+        lots = -(-count // config.lot)
+
+        def one(key):
+            key_start, key_steps = jax.random.split(key)
+            return heun(field(part["network"]), key_steps, jax.random.normal(key_start, (n,)), levels, config.churn)
+
+        each = lambda key: jax.vmap(one)(jax.random.split(key, min(config.lot, count)))
+        x = jax.lax.map(each, jax.random.split(key, lots)).reshape(-1, n)[:count]
+        return x * part["norm"]["std"] + part["norm"]["mean"]
+
+    return Denoiser(init, fit, draw)
