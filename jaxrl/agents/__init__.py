@@ -32,6 +32,7 @@ AGENTS = {
     "stream_ac": "jaxrl.agents.stream_ac",
     "stream_td": "jaxrl.agents.stream_td",
     "drm": "drqv2+drm",
+    "coplanner": "sac+coplanner",
     "mbpo": "sac+mbpo",
     "mentor": "drqv2+mentor",
     "synther": "sac+synther",
@@ -40,9 +41,13 @@ AGENTS = {
 
 ADDITIONS = {
     "adaptive_rr": "jaxrl.agents.adaptive_rr",
+    "coplanner": "jaxrl.agents.coplanner",
     "drm": "jaxrl.agents.drm",
+    "lipschitz": "jaxrl.agents.lipschitz",
     "mbpo": "jaxrl.agents.mbpo",
     "mentor": "jaxrl.agents.mentor",
+    "mex": "jaxrl.agents.mex",
+    "mex_mb": "jaxrl.agents.mex_mb",
     "moe": "jaxrl.agents.moe",
     "synther": "jaxrl.agents.synther",
     "taco": "jaxrl.agents.taco",

@@ -140,7 +140,9 @@ def build(specs: Specs, config: Config, policy: Callable[..., Any] = MLP, code: 
         return heads.within(parts["critic"]["heads"], neck, code.apply(parts["code"], action))
 
     noise = lambda parts, frames: spread(frames)
-    views = {"encode": encode, "q": q, "actor": within_actor, "critic": within_critic, "noise": noise}
+    policy_view = lambda parts, h, key: noisy(parts["actor"], h, parts["std"], key)
+    looks = {"actor": within_actor, "critic": within_critic, "noise": noise}
+    views = {"encode": encode, "q": q, "policy": policy_view, **looks}
     learned = ("encoder", "critic", "code")
     rules = {
         "noise": stateless(lambda parts, batch, ctx: ({"std": spread(ctx.step)}, {}), "std"),

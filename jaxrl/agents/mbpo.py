@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.common import at_least, experienced, further, periodic, within
-from jaxrl.core import BadInput, Ctx, Parts, Recipe, Specs, fold
+from jaxrl.core import Agent, BadInput, Ctx, Parts, Recipe, Specs, below, fold
 from jaxrl.models import ensemble
 from jaxrl.sources import beside, generated
 
@@ -52,6 +52,16 @@ def steps_ahead(frames: jax.Array, config: Config) -> jax.Array:
     return jnp.floor(low + part * (high - low) + 1e-5).astype(jnp.int32)
 
 
+def exploring(agent: Agent) -> Choose:
+    """What the agent does to explore, without a memory."""
+
+    def choose(parts, obs, ctx):
+        act = lambda key, obs: agent.act(parts, agent.memory(), obs, ctx._replace(key=key), True)[0]
+        return jax.vmap(act)(jax.random.split(ctx.key, obs.shape[0]), obs)
+
+    return choose
+
+
 def add(
     recipe: Recipe,
     specs: Specs,
@@ -78,16 +88,12 @@ def add(
         raise BadInput(f"real is {config.real}, which leaves the model nothing of a batch of {base.batch}: lower it.")
     memory = generated(config.fits * config.horizon[1] * config.starts, base.batch - real)
 
-    def exploring(parts, obs, ctx):
-        act = lambda key, obs: agent.act(parts, agent.memory(), obs, ctx._replace(key=key), True)[0]
-        return jax.vmap(act)(jax.random.split(ctx.key, obs.shape[0]), obs)
-
-    choose = choose or exploring
+    choose = choose or exploring(agent)
 
     def rolled_out(parts, data, pile, ctx):
         """The pile with rollouts from starts among the data, as far as their steps go on."""
         last = jnp.cumsum(data["weight"] > 0)
-        rank = jax.random.randint(fold(ctx.key, 0), (config.starts,), 1, jnp.maximum(last[-1], 1) + 1)
+        rank = 1 + below(fold(ctx.key, 0), (config.starts,), jnp.maximum(last[-1], 1))
         obs = data["obs"][jnp.searchsorted(last, rank)]
         horizon = steps_ahead(ctx.step, config)
         window = config.fits * horizon * config.starts

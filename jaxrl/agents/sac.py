@@ -146,6 +146,7 @@ def build(
     views = {
         "encode": lambda parts, obs: obs,
         "q": lambda parts, obs, action: critic.apply(parts["critic"], obs, action, jax.random.key(0)),
+        "policy": lambda parts, obs, key: drawn_actions(actor.apply(parts["actor"], obs), key)[0],
         "actor": lambda parts, obs, key=None: actor.within(parts["actor"], obs),
         "critic": lambda parts, obs, action: critic.within(parts["critic"], obs, action),
     }

@@ -90,7 +90,14 @@ def build(specs: Specs, config: Config) -> Agent:
         "target": later(track("critic", "target", config.tau)),
         "actor_target": later(track("actor", "actor_target", config.tau)),
     }
-    return Agent(init, act, rules)
+    views = {
+        "encode": lambda parts, obs: obs,
+        "q": lambda parts, obs, action: q(parts["critic"], obs, action),
+        "policy": lambda parts, obs, key: mu(parts["actor"], obs),
+        "actor": lambda parts, obs, key=None: policy.within(parts["actor"], obs),
+        "critic": lambda parts, obs, action: critic.within(parts["critic"], obs, action),
+    }
+    return Agent(init, act, rules, views=views)
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:

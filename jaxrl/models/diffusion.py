@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxrl.core import BadInput, Key, Metrics, PyTree
+from jaxrl.core import BadInput, Key, Metrics, PyTree, below
 from jaxrl.equations.diffusion import denoiser, denoising_loss, heun, noise_level, noise_levels
 from jaxrl.models.ensemble import moments
 from jaxrl.nets import Denoising, net
@@ -99,7 +99,7 @@ def generator(n: int, config: Config = Config(), raw: tuple[int, ...] = ()) -> D
         def step(carry, i):
             parameters, averaged, state = carry
             key_rows, key_loss = jax.random.split(jax.random.fold_in(key_fit, i))
-            rows = order[jax.random.randint(key_rows, (config.batch,), 0, size)]
+            rows = order[below(key_rows, (config.batch,), size)]
             value, slope = jax.value_and_grad(loss)(parameters, x[rows], known[rows], key_loss)
             change, state = tx.update(slope, state, parameters)
             parameters = optax.apply_updates(parameters, change)

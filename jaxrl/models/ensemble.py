@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from jaxrl.core import BadInput, Box, Discrete, Key, Metrics, PyTree, Specs, where
+from jaxrl.core import BadInput, Box, Discrete, Key, Metrics, PyTree, Specs, below, where
 from jaxrl.nets import MLP, net, truncated
 
 
@@ -140,7 +140,7 @@ def dynamics(specs: Specs, config: Config = Config()) -> Model:
         place = jnp.arange(slots)
         test, train = place[:few] < tested, (place >= tested) & (place < size)
         norm = moments(x, train)
-        boot = tested + jax.random.randint(key_boot, (m, slots), 0, trained)  # whom each member has, again and again
+        boot = tested + below(key_boot, (m, slots), trained)  # whom each member has, again and again
         batches = -(-trained // config.batch)
 
         def pass_over(carry):
@@ -149,7 +149,7 @@ def dynamics(specs: Specs, config: Config = Config()) -> Model:
             def descend(i, carry):
                 learned, adam = carry
                 key_rows, key_further = jax.random.split(jax.random.fold_in(key_fit, turn * batches + i))
-                drawn = jax.random.randint(key_rows, (m, config.batch), 0, trained)
+                drawn = below(key_rows, (m, config.batch), trained)
                 rows = jnp.take_along_axis(boot, drawn, axis=1)
 
                 def objective(learned):
@@ -201,7 +201,7 @@ def dynamics(specs: Specs, config: Config = Config()) -> Model:
         key_deal, key_draw = jax.random.split(key)
         rows, elites = obs.shape[0], config.elites
         each = -(-rows // elites)
-        dealt = jax.random.permutation(key_deal, rows)
+        dealt = jax.random.uniform(key_deal, (rows,)).argsort()
         filled = jnp.concatenate([dealt, dealt[jnp.arange(each * elites - rows) % rows]]).reshape(elites, each)
         chosen = {"members": jax.tree.map(lambda x: x[part["elites"]], part["members"]), "bounds": part["bounds"]}
         told = every(chosen, part["norm"], inputs(obs, action)[filled], False)
@@ -214,7 +214,7 @@ def dynamics(specs: Specs, config: Config = Config()) -> Model:
         told = tell(part, obs, action)
         each = jax.vmap(lambda told, key: drawn(told, obs, action, key))(told, jax.random.split(key_members, m))
         doubt = disagreement(jnp.concatenate([each.reward[..., None], each.next_obs - obs], axis=-1))
-        who = jax.random.randint(key_choice, (obs.shape[0],), 0, m)
+        who = below(key_choice, (obs.shape[0],), m)
         return jax.tree.map(lambda x: x[who, jnp.arange(obs.shape[0])], each), doubt
 
     return Model(init, fit, tell, step, survey)

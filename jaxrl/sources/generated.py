@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.core import BadInput, Batch, PyTree, Source
+from jaxrl.core import BadInput, Batch, PyTree, Source, below
 from jaxrl.sources import budget as room
 
 FIELDS = ("obs", "action", "reward", "discount", "next_obs")
@@ -63,7 +63,7 @@ def generated(capacity: int, batch: int, budget: int | None = None) -> Generated
         return Pile(rows, (s.head + more) % capacity, jnp.minimum(s.count + more, capacity), window)
 
     def sample(s: Pile, parts, key):
-        back = jax.random.randint(key, (batch,), 0, jnp.maximum(jnp.minimum(s.count, s.window), 1))
+        back = below(key, (batch,), jnp.maximum(jnp.minimum(s.count, s.window), 1))
         return jax.tree.map(lambda x: x[(s.head - 1 - back) % capacity], s.rows)
 
     return Generated(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.core import BadInput, Batch, PyTree, Recipe, Source, fold, unknown
+from jaxrl.core import BadInput, Batch, PyTree, Recipe, Source, each_key, fold, unknown
 
 # Fields that say how a source sees its samples, and what they are for a source that says nothing.
 BOOKKEEPING = {"weight": 1, "index": 0}
@@ -45,8 +45,8 @@ def mix(into: str, **named: Source) -> Source:
 
         def stand_in(key, size):
             """`size` samples from `into`, in as many draws as that takes."""
-            batches = [draw[into](fold(key, i)) for i in range(-(-size // sizes[into]))]
-            return jax.tree.map(lambda *xs: jnp.concatenate(xs)[:size], *batches)
+            batches = jax.vmap(draw[into])(each_key(key, -(-size // sizes[into])))
+            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], batches)
 
         def share(i, name):
             key_share, size = fold(key, i), sizes[name]
