@@ -33,11 +33,11 @@ def guided(
         survey: `(key, obs, action) -> (next_obs, reward [N], doubt [N])`, a step of a model.
         weight: above 0 where doubt is sought (the world), below where it is avoided (rollouts).
     """
-    rows = obs.shape[0]
-    keys = jax.random.split(jax.random.fold_in(key, 0), candidates - 1)
-    first = jnp.stack([policy(key, obs), *(policy(one, obs) for one in keys)])  # [K, B, ...]
     if candidates == 1:
-        return first[0]
+        return policy(key, obs)
+    rows = obs.shape[0]
+    keys = jnp.concatenate([key[None], jax.random.split(jax.random.fold_in(key, 0), candidates - 1)])
+    first = jax.vmap(policy, (0, None))(keys, obs)  # [K, B, ...]
     tiled = jnp.broadcast_to(obs, (candidates, *obs.shape)).reshape(-1, *obs.shape[1:])
     gained, doubted = looked_ahead(
         jax.random.fold_in(key, 1), tiled, first.reshape(-1, *first.shape[2:]), policy, survey, horizon, gamma
