@@ -174,6 +174,16 @@ def test_one_candidate_explores_as_the_agent_does():
     assert_allclose(act(planning.agent, True), plain.agent.act(parts, (), obs, first, True)[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["td3+mbpo", "redq+mbpo", "drqv2+coplanner", "td3+synther"])
+def test_models_go_on_other_agents(name):
+    own = {name.split("+")[1]: DREAMS if "synther" in name else OWN}
+    one = loop(ENV, made(name, **own))
+    run = jax.eval_shape(one.init, KEY)
+    after, metrics = jax.eval_shape(lambda run: one.chunk(run, 16), run)
+    assert jax.tree.structure(after) == jax.tree.structure(run)
+    assert {"model/error", "denoiser/loss"} & set(metrics)
+
+
 # ------------------------------------------------------------------------------------------------------------- terms
 
 
