@@ -29,12 +29,12 @@ class Config:
     elites: int = 5  # of the members, which make the model's steps
     widths: tuple[int, ...] = (200, 200, 200, 200)  # hidden widths of a member
     lr: float = 1e-3  # Adam
-    batch: int = 256  # transitions of a member's minibatch
+    batch: int = 256  # transitions of a member's minibatch; few data ask for a smaller one
     decay: tuple[float, float] = (2.5e-5, 1e-4)  # half the penalty of squared weights, in the first and the last layer
     held_out: float = 0.2  # share of the data that tells when to stop
     most_held_out: int = 5_000  # and their number, at most
     patience: int = 5  # passes over the data without a member getting better after which one more is the last
-    passes: int = 100  # over the data at one fit, at most
+    passes: int = 500  # over the data at one fit, at most: a cap on time, not meant to be met
 
     def __post_init__(self):
         lowest = {"members": 1, "elites": 1, "batch": 1, "most_held_out": 1, "patience": 0, "passes": 1}
