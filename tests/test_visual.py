@@ -430,7 +430,7 @@ def test_a_sum_has_one_configuration():
     ("drqv2+no.such", "addition 'no.such': there is no module 'no' here"),
     ("droq+moe", r"'moe' changes an agent's policy, which this one fixes: try drqv2\+moe"),
     ("ppo+taco", r"'taco' changes an agent's code, which this one fixes"),
-    ("td3+adaptive_rr", r"adaptive_rr looks at an agent's encode, which this one does not show"),
+    ("crossq+adaptive_rr", r"adaptive_rr looks at an agent's encode, which this one does not show"),
     ("sac+drm", "drm looks at an agent's noise"),
     ("drm+mentor", "the agent has a part 'value' already"),
     ("mentor+moe", "both change the agent's policy"),
