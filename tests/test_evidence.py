@@ -324,6 +324,20 @@ def test_committed_pages_are_what_the_records_say(page):
     assert (docs.DOCS / page).read_text() == docs.pages()[page], "run `make docs`"
 
 
+def test_the_table_of_base_learners_is_what_the_records_say():
+    of = lambda task: json.loads((docs.DOCS / "results" / "evidence" / f"base-{task}-cpu.json").read_text())["arms"]
+    tasks = [of(task) for task in ("cheetah-run", "walker-walk", "finger-spin")]
+    rows = re.findall(
+        r"^\| (\w+) \| (.*) \| (.*) \| (.*) \| (0\.\d\d) \|$", (docs.DOCS / "base-learners.md").read_text(), re.M
+    )
+    assert {name for name, *_ in rows} == set(tasks[0])
+    for name, *cells, share in rows:
+        arms = [task[name] for task in tasks]
+        assert cells == [f"{arm['iqm']:.0f} [{arm['low']:.0f}, {arm['high']:.0f}]" for arm in arms]
+        best = [max(arm["iqm"] for arm in task.values()) for task in tasks]
+        assert float(share) == pytest.approx(np.mean([arm["iqm"] / most for arm, most in zip(arms, best)]), abs=0.005)
+
+
 def test_a_row_a_paper():
     listed = json.loads((docs.DOCS / "papers.json").read_text())
     assert [row["number"] for row in listed] == list(range(1, 108))
