@@ -49,6 +49,8 @@ def test_what_scores_no_number_never_wins(name):
     found = jax.jit(lambda key: search.plan(key, spoilt, search.fresh, False))(KEY)
     assert jnp.isfinite(found.action).all() and found.action[0] <= 0
     assert found.unsound > 0
+    lost = jax.jit(lambda key: search.plan(key, lambda key, x: jnp.nan * x[:, 0, 0], search.fresh, False))(KEY)
+    assert jnp.isfinite(lost.action).all()
 
 
 def test_the_weights_of_td_mpc2_and_the_floor_of_its_spread():

@@ -181,8 +181,8 @@ def icem(
 
 
 def weights(values: jax.Array, heat: float) -> jax.Array:
-    """exp(heat (value - best)), of sum 1: [N]."""
-    return jax.nn.softmax(heat * values)
+    """exp(heat (value - best)), of sum 1: [N]; even where nothing has a score."""
+    return jax.nn.softmax(jnp.where(jnp.isneginf(values.max()), 0.0, heat * values))
 
 
 def mppi(
