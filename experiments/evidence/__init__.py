@@ -29,13 +29,14 @@ class Outcome(NamedTuple):
     """What an arm returns.
 
     Fields: scores [seeds]; steps [points] and curve [seeds, points], the learning curve (NaN where nothing was
-    measured; both may be empty); compile_seconds, spent before anything ran.
+    measured; both may be empty); compile_seconds, spent before anything ran; axes, what steps and curve are, in words.
     """
 
     scores: NDArray
     steps: NDArray = np.zeros(0)
     curve: NDArray = np.zeros((0, 0))
     compile_seconds: float = 0.0
+    axes: tuple[str, str] = ("frames", "return of training episodes")
 
 
 @dataclass(frozen=True)

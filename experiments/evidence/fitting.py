@@ -54,4 +54,4 @@ def fitted(
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
     over = jax.vmap(one) if layout() == "vmap" else lambda keys: jax.lax.map(one, keys)
     curve = np.asarray(jax.jit(over)(keys), np.float64)
-    return Outcome(curve[:, -1], each * np.arange(1, scale.points + 1), curve)
+    return Outcome(curve[:, -1], each * np.arange(1, scale.points + 1), curve, axes=("updates", "score"))

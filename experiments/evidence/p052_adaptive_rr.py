@@ -54,7 +54,8 @@ def reused(epochs: int, score: str):
         active, error = jax.jit(lambda keys: jax.lax.map(one, keys))(jax.vmap(jax.random.key)(jnp.asarray(seeds)))
         curve = np.asarray(active if score == "active" else error, np.float64)
         late, early = curve[:, -5:].mean(axis=1), curve[:, :5].mean(axis=1)
-        return Outcome(late if score == "active" else late - early, np.arange(1, scale.steps + 1), curve)
+        axes = ("tasks", "fraction of active units" if score == "active" else "mean square error left")
+        return Outcome(late if score == "active" else late - early, np.arange(1, scale.steps + 1), curve, axes=axes)
 
     return arm
 

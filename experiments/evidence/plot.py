@@ -33,10 +33,13 @@ def figure(record: dict[str, Any], path: Path) -> None:
 
 def _curves(ax, arms, colors) -> None:
     for name, arm in arms.items():
-        curve = {field: np.array(values, float) for field, values in arm["curve"].items()}  # null becomes NaN
+        curve = {
+            field: np.array(arm["curve"][field], float) for field in ("steps", "iqm", "low", "high")
+        }  # null is NaN
         ax.plot(curve["steps"], curve["iqm"], color=colors[name])
         ax.fill_between(curve["steps"], curve["low"], curve["high"], color=colors[name], alpha=0.15, linewidth=0)
-    ax.set(xlabel="frames", ylabel="return of training episodes")
+    across, up = next(iter(arms.values()))["curve"].get("axes", ("frames", "return of training episodes"))
+    ax.set(xlabel=across, ylabel=up)
     ax.set_title(f"IQM over {max(len(arm['scores']) for arm in arms.values())} seeds, 95 % interval", fontsize=9)
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.grid(alpha=0.3)

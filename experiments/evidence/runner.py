@@ -121,7 +121,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     return {
         **_interval(outcome.scores),
         "scores": scores,
-        "curve": {"steps": [int(s) for s in outcome.steps], **points},
+        "curve": {"steps": [int(s) for s in outcome.steps], **points, "axes": list(outcome.axes)},
     }
 
 
