@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 
 def figure(record: dict[str, Any], path: Path) -> None:
@@ -60,5 +60,6 @@ def _scores(ax, metric, arms, colors, levels) -> None:
         label.set(color=color, fontweight="bold")
     ax.set_ylim(len(arms) - 0.4, -0.7)
     ax.set_xlabel(metric, fontsize=8)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.set_title("score: a dot a seed, IQM and 95 % interval", fontsize=9)
     ax.grid(axis="x", alpha=0.3)
