@@ -33,9 +33,8 @@ def figure(record: dict[str, Any], path: Path) -> None:
 
 def _curves(ax, arms, colors) -> None:
     for name, arm in arms.items():
-        curve = {
-            field: np.array(arm["curve"][field], float) for field in ("steps", "iqm", "low", "high")
-        }  # null is NaN
+        # Null becomes NaN.
+        curve = {part: np.array(arm["curve"][part], float) for part in ("steps", "iqm", "low", "high")}
         ax.plot(curve["steps"], curve["iqm"], color=colors[name])
         ax.fill_between(curve["steps"], curve["low"], curve["high"], color=colors[name], alpha=0.15, linewidth=0)
     across, up = next(iter(arms.values()))["curve"].get("axes", ("frames", "return of training episodes"))

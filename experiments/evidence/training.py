@@ -52,9 +52,8 @@ def train(
         scores, seconds_score = -first_below(returns, score.level) * many.frames * ticks, 0.0
     else:
         scores, seconds_score = greedy(env, recipe, run.parts, keys, score.episodes, layout)
-    seconds, axes = seconds_init + seconds_chunk + seconds_score, Outcome._field_defaults["axes"]
-    axes = (axes[0], score.metric) if isinstance(score, FirstBelow) else axes
-    return Outcome(scores, steps, returns, seconds, axes)
+    outcome = Outcome(scores, steps, returns, seconds_init + seconds_chunk + seconds_score)
+    return outcome._replace(axes=("frames", score.metric)) if isinstance(score, FirstBelow) else outcome
 
 
 def bounded(env: Env) -> Env:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxrl.agents import mbpo
 from jaxrl.agents.common import at_least, viewed
 from jaxrl.core import Recipe, Specs
+from jaxrl.equations.distributions import normal_log_prob
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ NUMBERS = mbpo.NUMBERS
 
 def log_likelihood(mean: jax.Array, log_var: jax.Array, x: jax.Array) -> jax.Array:
     """Of independent normals, summed over the last axis."""
-    return -0.5 * ((x - mean) ** 2 * jnp.exp(-log_var) + log_var + jnp.log(2 * jnp.pi)).sum(axis=-1)
+    return jnp.vectorize(normal_log_prob, signature="(d),(d),(d)->()")(x, mean, 0.5 * log_var)
 
 
 def pushed(log_prob: jax.Array, advantage: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrl.core import Key
+from jaxrl.equations.distributions import categorical_entropy
 
 
 class Routing(NamedTuple):
@@ -96,7 +97,7 @@ def load_variance(mask: Bool[Array, "*S E"]) -> Float[Array, ""]:
 
 def gate_entropy(logits: Float[Array, "*S E"]) -> Float[Array, ""]:
     """The tokens' mean entropy over experts, in nats. Of logits: what is certain has a gradient too."""
-    return -(jax.nn.softmax(logits) * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
+    return jax.vmap(categorical_entropy)(logits.reshape(-1, logits.shape[-1])).mean()
 
 
 def z_loss(logits: Float[Array, "*S E"]) -> Float[Array, ""]:

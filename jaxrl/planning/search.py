@@ -77,11 +77,6 @@ def scored(score: Score, key: Key, actions: jax.Array) -> tuple[jax.Array, jax.A
     return jnp.where(sound, values, -jnp.inf), (~sound).sum(dtype=jnp.int32)
 
 
-def best(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """The highest scores [K] and where they are."""
-    return jax.lax.top_k(values, count)
-
-
 def truncated_normal(key: Key, shape: tuple[int, ...]) -> jax.Array:
     """Standard normals cut at two standard deviations."""
     return jax.random.truncated_normal(key, -2.0, 2.0, shape)
@@ -110,7 +105,7 @@ def cem(
             noise = truncated_normal(key_draw, (population, horizon, actions))
             x = mean + jnp.sqrt(within_reach(mean, var)) * noise
             values, bad = scored(score, key_score, x)
-            top, at = best(values, size.elites)
+            top, at = jax.lax.top_k(values, size.elites)
             mean = memory * mean + (1 - memory) * x[at].mean(axis=0)
             var = memory * var + (1 - memory) * x[at].var(axis=0, ddof=min(1, size.elites - 1))
             return (mean, var, top.mean(), unsound + bad), None
@@ -169,7 +164,7 @@ def icem(
                 kept = kept.at[:, -1].set(jnp.clip(ends, -1, 1))
             x = jnp.concatenate([x, kept, mean[None]] if i == turns - 1 else [x, kept])
             values, bad = scored(score, key_score, x)
-            top, at = best(values, elites)
+            top, at = jax.lax.top_k(values, elites)
             mean = memory * mean + (1 - memory) * x[at].mean(axis=0)
             std = memory * std + (1 - memory) * x[at].std(axis=0)
             kept, unsound, value = x[at[:carried]], unsound + bad, top.mean()
@@ -249,7 +244,7 @@ def td_mppi(
             drawn = jax.random.normal(key_draw, (population - given.shape[0], horizon, actions))
             x = jnp.concatenate([given, jnp.clip(mean + spread * drawn, -1, 1)])
             values, bad = scored(score, key_score, x)
-            top, at = best(values, elites)
+            top, at = jax.lax.top_k(values, elites)
             share, chosen = weights(top, heat), x[at]
             mean = jnp.einsum("n,nha->ha", share, chosen)
             spread = jnp.sqrt(jnp.einsum("n,nha->ha", share, (chosen - mean) ** 2)).clip(*std)
