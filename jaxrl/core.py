@@ -23,8 +23,8 @@ __all__ = [
     "Agent", "BadInput", "Batch", "Box", "Ctx", "Descent", "Discrete", "Env", "Envs", "Event", "Key", "Loss",
     "Metrics", "Parts", "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "adam", "add", "also", "batched",
     "below", "by_frames", "chain", "clipped", "describe", "each", "each_key", "epochs", "every", "first", "fold",
-    "inside", "mean", "minimise", "names", "nothing", "on", "repeat", "scoped", "shuffled", "stateless", "track",
-    "unknown", "when", "where",
+    "happening", "inside", "mean", "minimise", "names", "nothing", "on", "repeat", "scoped", "shuffled", "stateless",
+    "track", "unknown", "when", "where",
 ]  # fmt: skip
 
 PyTree = Any
@@ -326,6 +326,20 @@ class Event(NamedTuple):
     period: int
     fn: Callable[[Any, Ctx], tuple[Any, Metrics]]
     name: str = "event"
+
+
+def happening(due: Callable[[Any, Ctx], jax.Array], fn: Callable[[Any, Ctx], tuple[Any, Metrics]]) -> Callable:
+    """An event's `fn` where it is due, `due(run, ctx) -> bool []`; where not, the run stays and metrics are NaN."""
+
+    def maybe(run, ctx):
+        def do(run):
+            run, metrics = fn(run, ctx)
+            return run, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+
+        idle = jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan), jax.eval_shape(do, run)[1])
+        return jax.lax.cond(due(run, ctx), do, lambda run: (run, idle), run)
+
+    return maybe
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from jaxrl.core import (
     chain,
     each_key,
     fold,
+    happening,
     where,
 )
 
@@ -415,13 +416,7 @@ def _train(one: Loop, key: Key, steps: int, chunk: int | None):
 def happen(run: Run, number: int, event: Event, axis: str | None = None) -> tuple[Run, Metrics]:
     """The event of that number, if it is due by the run's own clock: a resumed run meets it again. Inside jit."""
     ctx = Ctx(fold(fold(run.key, run.step), HAPPEN + number), run.step, axis=axis)
-
-    def do(run):
-        run, metrics = event.fn(run, ctx)
-        return run, average(metrics)
-
-    idle = jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan), jax.eval_shape(do, run)[1])
-    return jax.lax.cond(run.step % event.period == 0, do, lambda run: (run, idle), run)
+    return happening(lambda run, ctx: run.step % event.period == 0, event.fn)(run, ctx)
 
 
 def check_lengths(one: Loop, steps: int, chunk: int) -> None:

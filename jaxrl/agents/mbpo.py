@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.common import at_least, experienced, further, periodic, within
-from jaxrl.core import Agent, BadInput, Ctx, Parts, Recipe, Specs, below, fold
+from jaxrl.core import Agent, BadInput, Ctx, Parts, Recipe, Specs, below, fold, happening
 from jaxrl.models import ensemble
 from jaxrl.sources import beside, generated
 
@@ -119,12 +119,7 @@ def add(
         metrics = {**{f"model/{name}": value for name, value in found.items()}, **seen}
         return run._replace(parts=parts, source={**run.source, "model": pile}), metrics
 
-    def due(run, ctx):
-        shapes = jax.eval_shape(refit, run, ctx)[1]
-        idle = {name: jnp.full((), jnp.nan) for name in shapes}
-        do = lambda run: (lambda run, found: (run, {n: jnp.float32(x) for n, x in found.items()}))(*refit(run, ctx))
-        return jax.lax.cond(ctx.step >= recipe.warmup, do, lambda run: (run, idle), run)
-
+    learning = happening(lambda run, ctx: ctx.step >= recipe.warmup, refit)
     init = further("mbpo", agent, lambda key, parts: {"model": model.init(key)})
     made = beside(replace(recipe, agent=replace(agent, init=init)), real, model=memory)
-    return replace(made, events=(*made.events, periodic("mbpo", config.period, due, recipe, specs)))
+    return replace(made, events=(*made.events, periodic("mbpo", config.period, learning, recipe, specs)))

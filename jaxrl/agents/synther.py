@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents.common import at_least, continuous, experienced, further, periodic, vector, within
-from jaxrl.core import BadInput, Recipe, Specs, every, fold
+from jaxrl.core import BadInput, Recipe, Specs, every, fold, happening
 from jaxrl.models import diffusion
 from jaxrl.sources import beside, generated
 
@@ -67,22 +67,21 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
         action = jnp.clip(action, -1, 1)
         return {"obs": obs, "action": action, "reward": reward[:, 0], "discount": discount, "next_obs": next_obs}
 
-    def refit(run, data, ctx):
+    def refit(run, ctx):
+        data = everything(run.source["online"])
         part, found = model.fit(run.parts["denoiser"], rows(data), data["weight"], fold(ctx.key, 0))
         new = transitions(model.draw(part, fold(ctx.key, 1), config.samples))
         sound = jnp.isfinite(rows(new)).all(axis=1)
         pile = memory.fill(memory.empty(run.source["synthetic"]), new, sound)
         run = run._replace(parts={**run.parts, "denoiser": part}, source={**run.source, "synthetic": pile})
-        return run, {**{f"denoiser/{name}": jnp.float32(value) for name, value in found.items()}}
+        return run, {f"denoiser/{name}": value for name, value in found.items()}
 
-    def due(run, ctx):
-        data = everything(run.source["online"])
-        idle = {f"denoiser/{name}": jnp.float32(jnp.nan) for name in ("loss", "diverged")}
-        enough = (data["weight"] > 0).sum() >= config.least
-        return jax.lax.cond(enough, lambda run: refit(run, data, ctx), lambda run: (run, idle), run)
+    def enough(run, ctx):
+        return (everything(run.source["online"])["weight"] > 0).sum() >= config.least
 
     init = further("synther", agent, lambda key, parts: {"denoiser": model.init(key)})
     slower = {"actor": every(config.delay, agent.rules["actor"])} if "actor" in agent.rules and config.delay > 1 else {}
     made = replace(recipe, agent=replace(agent, init=init, rules={**agent.rules, **slower}))
     made = beside(made, base.batch - drawn, synthetic=memory)
-    return replace(made, events=(*made.events, periodic("synther", config.period, due, recipe, specs)))
+    event = periodic("synther", config.period, happening(enough, refit), recipe, specs)
+    return replace(made, events=(*made.events, event))
