@@ -14,6 +14,7 @@ import pkgutil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -239,7 +240,7 @@ class GreedyReturn:
         return f"IQM return of {self.episodes} greedy episodes of the final policy"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trained:
     """The usual arm: train a recipe in an environment by the one loop, all seeds in one program.
 
@@ -273,6 +274,7 @@ class Trained:
         """The settings at that scale."""
         return {name: value(scale) if callable(value) else value for name, value in self.settings.items()}
 
+    @cache  # noqa: B019: arms live as long as the process, and claims may score the same runs
     def __call__(self, scale: Scale, seeds: tuple[int, ...]) -> Outcome:
         import envs
         from experiments.evidence.training import bounded, train
