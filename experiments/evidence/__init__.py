@@ -274,7 +274,7 @@ class Trained:
         """The settings at that scale."""
         return {name: value(scale) if callable(value) else value for name, value in self.settings.items()}
 
-    @cache  # noqa: B019: arms live as long as the process, and claims may score the same runs
+    @cache  # noqa: B019  arms live as long as the process, and claims may score the same runs
     def __call__(self, scale: Scale, seeds: tuple[int, ...]) -> Outcome:
         import envs
         from experiments.evidence.training import bounded, train
