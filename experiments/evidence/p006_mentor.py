@@ -44,39 +44,53 @@ FOUR = {
 }
 
 
+INPUTS, TEACHER, HIDDEN, TOKENS, BALANCE = 8, 8, 16, 128, 0.1
+
+
 def turned(experts: int, score: str):
-    """An arm: a regression of +-f(x), the sign a bit of the input. Minus the error, or how far gates tell the sign."""
+    """An arm: a regression of +-f(x), the sign a bit of the input. Minus the error, or how far gates tell the sign.
+
+    f is a layer of 8 units, and each expert has 16 for the twice 8 that both signs ask. Without a term for balance
+    a router may send everything one way.
+    """
 
     def run(scale: Scale, seeds: tuple[int, ...]) -> Outcome:
         import jax
         import jax.numpy as jnp
 
         from experiments.evidence.fitting import fitted
-        from jaxrl.nets import MoEMLP, net
+        from jaxrl.equations.routing import balance
+        from jaxrl.nets import MoE, net
 
-        inputs, batch = 8, 128
-        how = {"k": 1, "gate": 0}
-        network = net(MoEMLP((inputs, 32), 1, experts, how), jax.ShapeDtypeStruct((batch, inputs + 1), jnp.float32))
+        example = jax.ShapeDtypeStruct((TOKENS, INPUTS + 1), jnp.float32)
+        network = net(MoE(experts, HIDDEN, 1, k=1), example)
+
+        def task(key):
+            key_in, key_out = jax.random.split(key)
+            return jax.random.normal(key_in, (INPUTS, TEACHER)) / INPUTS**0.5, jax.random.normal(key_out, (TEACHER,))
 
         def data(task, key):
             key_x, key_bit = jax.random.split(key)
-            x = jax.random.normal(key_x, (batch, inputs))
-            bit = jnp.sign(jax.random.normal(key_bit, (batch, 1)))
-            return jnp.concatenate([x, bit], axis=1), bit[:, 0] * jnp.sin(x @ task).sum(axis=1)
+            x, bit = jax.random.normal(key_x, (TOKENS, INPUTS)), jax.random.rademacher(key_bit, (TOKENS, 1), float)
+            return jnp.concatenate([x, bit], axis=1), bit[:, 0] * (jax.nn.relu(x @ task[0]) @ task[1])
 
-        def loss(parameters, task, key):
+        def error(parameters, task, key):
             x, y = data(task, key)
             return ((network.apply(parameters, x)[:, 0] - y) ** 2).mean()
 
+        def gates(parameters, task, key):
+            return network.within(parameters, data(task, key)[0])["gates"][0]
+
+        def loss(parameters, task, key):
+            seen = gates(parameters, task, key)
+            return error(parameters, task, key) + BALANCE * balance(jax.nn.softmax(seen.logits), seen.mask)
+
         def judged(parameters, task, key):
             if score == "error":
-                return -jax.lax.map(lambda key: loss(parameters, task, key), jax.random.split(key, 16)).mean()
-            x, _ = data(task, key)
-            first = network.within(parameters, x)["gates"][0].mask[0, :, 0]
-            same = (first == (x[:, -1] > 0)).mean()
+                return -jax.lax.map(lambda key: error(parameters, task, key), jax.random.split(key, 16)).mean()
+            same = (gates(parameters, task, key).mask[0, :, 0] == (data(task, key)[0][:, -1] > 0)).mean()
             return jnp.maximum(same, 1 - same)  # which expert has which sign is chance
 
-        task = lambda key: jax.random.normal(key, (inputs, 2))
         return fitted(scale, seeds, task, network.init, loss, judged)
 
     return run
@@ -85,7 +99,7 @@ def turned(experts: int, score: str):
 PENDULUM = "pendulum from states, 200 steps; a perturbation of half every 2,000 updates"
 SCALES = {"smoke": Scale(10_000, 1, 10), "cpu": Scale(50_000, 10, 50), "gpu": Scale(100_000, 10, 100)}
 TURNED = {"smoke": Scale(50, 1, 2), "cpu": Scale(20_000, 10), "gpu": Scale(50_000, 10)}
-WHERE = "regression of 8 inputs and a bit that turns the target's sign; experts of the dense layer's width, one a token"
+WHERE = "regression of 8 inputs and a bit that turns the target's sign; experts as wide as the dense layer, one a token"
 
 CLAIMS = (
     Claim(
