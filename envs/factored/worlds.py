@@ -24,7 +24,7 @@ def pan_flute(pipes: int = 5, limit: int = 1000) -> Env:
     of the next, ..., float32 [pipes (pipes + 1) / 2].
     """
     _least("pipes of pan_flute", pipes, 1)
-    cells, ends = np.tril_indices(pipes), np.arange(pipes)
+    cells = np.tril_indices(pipes)
 
     def see(sounds):
         return sounds[cells].astype(jnp.float32)
@@ -35,13 +35,20 @@ def pan_flute(pipes: int = 5, limit: int = 1000) -> Env:
 
     def step(state, action):
         key, key_now = jax.random.split(state["key"])
-        reward = state["sounds"][ends, ends].all().astype(jnp.float32)
-        moved = jnp.concatenate([(ends == action)[:, None], state["sounds"][:, :-1]], axis=1)
-        moved = moved | (np.eye(pipes, dtype=bool) & jax.random.bernoulli(key_now, 1 / pipes**2))
+        moved, reward = blown(state["sounds"], action, key_now)
         return {"sounds": moved, "key": key}, TimeStep(see(moved), reward, jnp.bool_(False), jnp.bool_(False))
 
     specs = Specs(jax.ShapeDtypeStruct((len(cells[0]),), jnp.float32), Discrete(pipes))
     return time_limit(Env(reset, step, specs, "pan-flute"), limit)
+
+
+def blown(sounds: jax.Array, action: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A step of a pan flute's sounds, bool [pipes, pipes] (row i is pipe i, i + 1 cells long), and its reward []."""
+    pipes = sounds.shape[0]
+    ends = np.arange(pipes)
+    reward = sounds[ends, ends].all().astype(jnp.float32)
+    moved = jnp.concatenate([(ends == action)[:, None], sounds[:, :-1]], axis=1)
+    return moved | (np.eye(pipes, dtype=bool) & jax.random.bernoulli(key, 1 / pipes**2)), reward
 
 
 def button_grid(size: int = 10, buttons: int = 3, limit: int = 1000) -> Env:

@@ -31,6 +31,8 @@ AGENTS = {
     "stream_sarsa": "jaxrl.agents.stream_sarsa",
     "stream_ac": "jaxrl.agents.stream_ac",
     "stream_td": "jaxrl.agents.stream_td",
+    "ucbvi": "jaxrl.agents.ucbvi",
+    "mex_tabular": "jaxrl.agents.mex_tabular",
     "drm": "drqv2+drm",
     "coplanner": "sac+coplanner",
     "mbpo": "sac+mbpo",
@@ -41,8 +43,10 @@ AGENTS = {
 
 ADDITIONS = {
     "adaptive_rr": "jaxrl.agents.adaptive_rr",
+    "cip": "jaxrl.agents.cip",
     "coplanner": "jaxrl.agents.coplanner",
     "drm": "jaxrl.agents.drm",
+    "dyna": "jaxrl.agents.dyna",
     "lipschitz": "jaxrl.agents.lipschitz",
     "mbpo": "jaxrl.agents.mbpo",
     "mentor": "jaxrl.agents.mentor",

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl.agents.common import at_least, discrete, falling, within
+from jaxrl.agents.common import at_least, discrete, falling, numbers, within
 from jaxrl.core import Agent, BadInput, Recipe, Specs, adam, every, mean, minimise, track
 from jaxrl.equations.categorical import cross_entropy, expected, projected, quantile_huber
 from jaxrl.equations.distributions import epsilon_greedy
@@ -45,6 +45,7 @@ class Config:
     warmup: int = 1_000  # frames of uniform actions before learning
     epsilon: float = 0.01  # exploration in the end
     epsilon_frames: int = 20_000  # frames over which exploration falls to it, linearly from 1
+    temperature: float | None = None  # of a softmax over values that explores in place of epsilon
     num_envs: int = 8
     unroll: int = 1  # steps of each environment a tick
     ratio: int = 4  # updates a tick
@@ -68,6 +69,8 @@ class Config:
         within(self, gamma=(0, 1), epsilon=(0, 1))
         if self.head == "c51" and not self.support[0] < self.support[1]:
             raise BadInput(f"support is {self.support}; its first end must be below its second.")
+        if self.temperature is not None and numbers(self.temperature) and self.temperature <= 0:
+            raise BadInput(f"temperature is {self.temperature}; it is above 0, or None for epsilon.")
         if self.head == "quantile" and self.huber is None:
             raise BadInput("huber is None, which quantile has no use for: 1.0 is the paper's.")
 
@@ -163,8 +166,13 @@ def build(specs: Specs, config: Config, head: Head | None = None) -> Agent:
 
     def act(parts, memory, obs, ctx, explore):
         q = values(outputs(parts["critic"], obs))
-        action = epsilon_greedy(ctx.key, q, exploration(ctx.step)) if explore else q.argmax().astype(jnp.int32)
-        return action, memory, {}
+        if not explore:
+            action = q.argmax()
+        elif config.temperature is None:
+            action = epsilon_greedy(ctx.key, q, exploration(ctx.step))
+        else:
+            action = jax.random.categorical(ctx.key, q / config.temperature)
+        return action.astype(jnp.int32), memory, {}
 
     descend = adam(falling(config.lr, config.decay_frames), clip=config.clip, eps=config.eps)
     rules = {

@@ -69,13 +69,20 @@ def gaussian(output: jax.Array) -> tuple[jax.Array, jax.Array]:
     return center, -5 + 3.5 * (jnp.tanh(spread) + 1)
 
 
-def drawn_actions(output: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
-    """A reparameterised action [B, dims] and its log-probability [B] for each of an actor's outputs [B, 2 dims]."""
-    return drawn_from(*gaussian(output), key)
+def drawn_actions(output: jax.Array, key: Key, weights: jax.Array | float = 1.0) -> tuple[jax.Array, jax.Array]:
+    """A reparameterised action [B, dims] and its log-probability [B] for each of an actor's outputs [B, 2 dims].
+
+    Args:
+        weights: [dims], as `tanh_normal_sample` has them.
+    """
+    return drawn_from(*gaussian(output), key, weights)
 
 
-def drawn_from(center: jax.Array, log_std: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
-    return jax.vmap(tanh_normal_sample)(jax.random.split(key, center.shape[0]), center, log_std)
+def drawn_from(
+    center: jax.Array, log_std: jax.Array, key: Key, weights: jax.Array | float = 1.0
+) -> tuple[jax.Array, jax.Array]:
+    one = lambda key, center, log_std: tanh_normal_sample(key, center, log_std, weights)
+    return jax.vmap(one)(jax.random.split(key, center.shape[0]), center, log_std)
 
 
 def soft_objective(live, frozen, batch, log_prob, q, target_entropy) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -95,6 +102,7 @@ def build(
     critic: Net | None = None,
     drawn: Callable[[PyTree, Key], PyTree] = whole,
     judge: Callable[[jax.Array], jax.Array] = lowest,
+    weighed: bool = False,
 ) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1].
 
@@ -104,14 +112,18 @@ def build(
         critic: as `critics` makes them; None is two of `mlp`.
         drawn: the members of the target critics whose least estimate an update bootstraps from.
         judge: what the policy climbs, [n, B] -> [B], of all critics' estimates.
+        weighed: whether a part 'entropy' [dims], ones at first, says by how much the entropy of each number counts.
     """
     dims = continuous("sac", specs.action)
     actor = actor or net(mlp(config.widths, 2 * dims), specs.observation)
     critic = critic or critics(specs, config, mlp)
     target_entropy = -float(dims) if config.target_entropy is None else config.target_entropy
+    counted = ("entropy",) if weighed else ()
 
     def critic_loss(live, frozen, batch, key):
-        action, log_prob = drawn_actions(actor.apply(frozen["actor"], batch["next_obs"]), key)
+        action, log_prob = drawn_actions(
+            actor.apply(frozen["actor"], batch["next_obs"]), key, frozen["entropy"] if weighed else 1.0
+        )
         members = drawn(frozen["target"], fold(key, CHOSEN))
         q_next = critic.apply(members, batch["next_obs"], action, fold(key, NEXT))
         bonus = -jnp.exp(frozen["log_alpha"]) * log_prob
@@ -122,7 +134,9 @@ def build(
         return mean((0.5 * error**2).sum(axis=0), batch), metrics
 
     def actor_loss(live, frozen, batch, key):
-        action, log_prob = drawn_actions(actor.apply(live["actor"], batch["obs"]), key)
+        action, log_prob = drawn_actions(
+            actor.apply(live["actor"], batch["obs"]), key, frozen["entropy"] if weighed else 1.0
+        )
         q = judge(critic.apply(frozen["critic"], batch["obs"], action, fold(key, JUDGED)))
         return soft_objective(live, frozen, batch, log_prob, q, target_entropy)
 
@@ -131,7 +145,8 @@ def build(
         online = critic.init(key_critic)
         log_alpha = jnp.log(jnp.float32(config.alpha))
         target = jax.tree.map(jnp.copy, online)  # not the same buffers: the run is donated
-        return {"actor": actor.init(key_actor), "critic": online, "target": target, "log_alpha": log_alpha}
+        made = {"actor": actor.init(key_actor), "critic": online, "target": target, "log_alpha": log_alpha}
+        return {**made, "entropy": jnp.ones(dims)} if weighed else made
 
     def act(parts, memory, obs, ctx, explore):
         center, log_std = gaussian(actor.apply(parts["actor"], obs))
@@ -139,8 +154,8 @@ def build(
         return action, memory, {}
 
     rules = {
-        "critic": minimise(critic_loss, adam(config.lr), "critic", reads=("actor", "target", "log_alpha")),
-        "actor": minimise(actor_loss, adam(config.lr), ("actor", "log_alpha"), reads="critic"),
+        "critic": minimise(critic_loss, adam(config.lr), "critic", reads=("actor", "target", "log_alpha", *counted)),
+        "actor": minimise(actor_loss, adam(config.lr), ("actor", "log_alpha"), reads=("critic", *counted)),
         "target": track("critic", "target", config.tau),
     }
     views = {
@@ -158,9 +173,11 @@ def recipe(
     config: Config,
     build: Callable[..., Agent] = build,
     policy: Callable[..., Any] | None = None,
+    weighed: bool = False,
 ) -> Recipe:
     """How SAC runs, and its relatives with a `build` of their own. `policy` makes the actor's module, else an MLP."""
     outputs = 2 * continuous("sac", specs.action)
     seams = {} if policy is None else {"actor": net(policy(config.widths, outputs), specs.observation)}
+    seams |= {"weighed": True} if weighed else {}
     agent, source = build(specs, config, **seams), uniform(config.capacity, config.batch)
     return Recipe(agent, source, num_envs=config.num_envs, ratio=config.ratio, warmup=config.warmup)

@@ -18,17 +18,26 @@ def normal_entropy(log_std: Float[Array, "dims"]) -> Float[Array, ""]:
     return (log_std + 0.5 * jnp.log(2 * jnp.pi * jnp.e)).sum()
 
 
-def log_abs_det_tanh(u: Float[Array, "dims"]) -> Float[Array, ""]:
-    """log |d tanh(u) / du| = 2 (log 2 - u - softplus(-2u)), exact where 1 - tanh(u)^2 underflows."""
-    return (2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))).sum()
+def log_abs_det_tanh(u: Float[Array, "dims"]) -> Float[Array, "dims"]:
+    """log |d tanh(u) / du| = 2 (log 2 - u - softplus(-2u)) of each, exact where 1 - tanh(u)^2 underflows."""
+    return 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
 
 
 def tanh_normal_sample(
-    key: PRNGKeyArray, mean: Float[Array, "dims"], log_std: Float[Array, "dims"]
+    key: PRNGKeyArray,
+    mean: Float[Array, "dims"],
+    log_std: Float[Array, "dims"],
+    weights: Float[Array, "dims"] | float = 1.0,
 ) -> tuple[Float[Array, "dims"], Float[Array, ""]]:
-    """a = tanh(u), u ~ N(mean, std), reparameterised, with log pi(a)  (Haarnoja et al. 2018a, appendix C)."""
-    u = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
-    return jnp.tanh(u), normal_log_prob(u, mean, log_std) - log_abs_det_tanh(u)
+    """a = tanh(u), u ~ N(mean, std), reparameterised, with log pi(a)  (Haarnoja et al. 2018a, appendix C).
+
+    Args:
+        weights: by which the log-probabilities of the action's numbers are summed.
+    """
+    noise = jax.random.normal(key, mean.shape)
+    u = mean + jnp.exp(log_std) * noise
+    each = -0.5 * noise**2 - log_std - 0.5 * jnp.log(2 * jnp.pi) - log_abs_det_tanh(u)
+    return jnp.tanh(u), (weights * each).sum()
 
 
 def noisy_action(mean: Float[Array, "*B dims"], noise: Float[Array, "*B dims"]) -> Float[Array, "*B dims"]:
