@@ -3,7 +3,7 @@
 A point that is to go to a place, among twenty numbers that go their own way and four of the action that do nothing.
 """
 
-from experiments.evidence import Better, Claim, Scale, Trained, TrainingReturn
+from experiments.evidence import Trained, TrainingReturn
 
 SIZES = {"widths": (64, 64), "batch": 64, "warmup": 1_000}
 LOOKS = {"period": 2_000, "samples": 5_000}

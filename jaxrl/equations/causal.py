@@ -11,7 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 def standardised(x: Float[Array, "N n"], weight: Float[Array, "N"]) -> Float[Array, "N n"]:
     """Columns of mean 0 and variance 1 over the weighed rows; 0 where nothing varies, and in rows without weight."""
     share = weight / jnp.maximum(weight.sum(), 1e-9)
-    centred = jnp.where(weight[:, None] > 0, x - share @ x, 0.0)
+    held = weight[:, None] > 0
+    x = jnp.where(held, x, 0.0)
+    centred = jnp.where(held, x - share @ x, 0.0)
     std = jnp.sqrt(share @ centred**2)
     return jnp.where(std > 1e-6, centred / jnp.maximum(std, 1e-6), 0.0)
 
