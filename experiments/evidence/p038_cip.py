@@ -22,3 +22,60 @@ ARMS = {
     "empowerment": treated(empowerment=0.01),
     "all": treated(exchanged=0.5, entropy=True, empowerment=0.01),
 }
+WHERE = "point-among-noise: 24 numbers seen, 4 of them the point's; 6 of the action, 2 of them its; 50 steps an episode"
+SCALES = {"smoke": Scale(3_000, 1, 3), "cpu": Scale(15_000, 10), "gpu": Scale(30_000, 10)}
+
+
+@dataclass(frozen=True)
+class Told:
+    """An arm: by how much more the action's numbers that matter weigh than the others, the least against the most."""
+
+    of: Trained
+
+    def __call__(self, scale: Scale, seeds: tuple[int, ...]) -> Outcome:
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+
+        import envs
+        from jaxrl.agents.cip import Config, weights
+        from jaxrl.agents.combined import configured, find
+        from jaxrl.loop import loop
+
+        env, module = envs.make("point-among-noise"), find("sac+cip")
+        one = loop(env, module.recipe(env.specs, configured(module.Config, self.of.chosen(scale))))
+
+        def weighed(key):
+            run, _ = one.chunk(one.init(key), scale.steps)
+            found = weights(run.parts["causal"]["action"], Config().sharpness)
+            return found[:2].min() / found[2:].max()
+
+        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+        return Outcome(np.asarray(jax.jit(lambda keys: jax.lax.map(weighed, keys))(keys), np.float64))
+
+
+CLAIMS = (
+    Claim(
+        id="p038",
+        paper=38,
+        claim="SAC that exchanges what causes nothing, counts entropy by what actions cause and is paid for what can be "
+        "told of them earns more on the way than SAC.",
+        environment=WHERE,
+        metric=str(WHOLE),
+        arms=ARMS,
+        checks=(Better("all", "sac"), Better("exchange", "sac")),
+        expected="80 % of the final return in 0.7 of the steps, by the exchange alone",
+        scales=SCALES,
+    ),
+    Claim(
+        id="p038-weights",
+        paper=38,
+        claim="From its own experience the agent knows which two of six numbers of its action have effects.",
+        environment=WHERE,
+        metric="the least weight of the two over the largest of the others",
+        arms={"all": Told(ARMS["all"])},
+        checks=(AtLeast("all", 3.0),),
+        expected="three times the weight",
+        scales=SCALES,
+    ),
+)
