@@ -3,7 +3,9 @@
 A point that is to go to a place, among twenty numbers that go their own way and four of the action that do nothing.
 """
 
-from experiments.evidence import Trained, TrainingReturn
+from dataclasses import dataclass
+
+from experiments.evidence import AtLeast, Better, Claim, Outcome, Scale, Trained, TrainingReturn
 
 SIZES = {"widths": (64, 64), "batch": 64, "warmup": 1_000}
 LOOKS = {"period": 2_000, "samples": 5_000}
@@ -58,8 +60,8 @@ CLAIMS = (
     Claim(
         id="p038",
         paper=38,
-        claim="SAC that exchanges what causes nothing, counts entropy by what actions cause and is paid for what can be "
-        "told of them earns more on the way than SAC.",
+        claim="SAC that exchanges what causes nothing, counts entropy by what actions cause and is paid for what can "
+        "be told of them earns more on the way than SAC.",
         environment=WHERE,
         metric=str(WHOLE),
         arms=ARMS,
