@@ -21,6 +21,8 @@ from jaxrl.equations.diffusion import (
     scaling,
     straightening_loss,
 )
+from jaxrl.models.diffusion import Config
+from jaxrl.models.flow import flow
 
 KEY = jax.random.key(9)
 NONE = lambda x, noise: jnp.zeros_like(x)  # a network that says nothing: best for standard normals
@@ -152,3 +154,25 @@ def test_a_flow_in_pieces_costs_nothing_with_as_many_steps():
     ahead = straightening_loss(pieces, path[0], path[4], times[0], times[4])
     assert_allclose(ahead, 0, atol=1e-9)
     assert straightening_loss(pieces, path[0], path[9], times[0], times[9]) > 0.1
+
+
+def test_a_flow_makes_what_it_was_shown_in_steps_that_cost_least():
+    config = Config(width=32, blocks=1, embedding=16, updates=500, batch=128, lr=5e-3, average=0.9, apart=1)
+    made = flow(1, config, given=1, grid=10)
+    which = jnp.sign(jax.random.normal(KEY, (200, 1)))  # the given says where the data are: at -2 or 2
+    x = 2 * which + 0.1 * jax.random.normal(jax.random.key(1), (200, 1))
+
+    @jax.jit
+    def lived(key):
+        part, metrics = made.fit(made.init(key), x, jnp.ones(200), key, which)
+        times, cost = made.steps(part, key, 3, which)
+        straight = made.straightened(part, key, times, which)
+        truth = made.draw(part, key, 200, jnp.linspace(0, 1, 11), which)
+        off = lambda part: jnp.abs(made.draw(part, key, 200, times, which) - truth).mean()
+        return metrics["diverged"], times, cost, truth, off(part), off(straight)
+
+    diverged, times, cost, truth, before, after = lived(KEY)
+    assert not diverged and jnp.isfinite(cost)
+    assert times[0] == 0 and times[-1] == 1 and (jnp.diff(times) > 0).all()
+    assert_allclose([truth[which < 0].mean(), truth[which > 0].mean()], [-2, 2], atol=0.2)
+    assert after < before

@@ -65,8 +65,6 @@ def generator(n: int, config: Config = Config(), raw: tuple[int, ...] = ()) -> D
     """
     vector, number = jax.ShapeDtypeStruct((n,), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     network = net(Denoising(n, config.width, config.blocks, config.embedding), vector, number)
-    schedule = optax.cosine_decay_schedule(config.lr, config.updates)
-    tx = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule, b2=0.99, weight_decay=0.0))
     levels = noise_levels(config.levels)
 
     def init(key):
@@ -75,45 +73,26 @@ def generator(n: int, config: Config = Config(), raw: tuple[int, ...] = ()) -> D
     def field(parameters):
         return denoiser(lambda x, noise: network.apply(parameters, x, noise))
 
-    def standard(x, weight):
-        norm = moments(x, weight > 0)
-        norm = {"mean": norm["mean"], "std": norm["std"] + 1e-5}
-        kept = jnp.zeros(n, bool).at[jnp.asarray(raw, jnp.int32)].set(True)
-        return {"mean": jnp.where(kept, 0.0, norm["mean"]), "std": jnp.where(kept, 1.0, norm["std"])}
-
     def fit(part, x, weight, key, known=0.0):
         key_init, key_fit = jax.random.split(key)
-        norm = standard(x, weight)
+        norm = standard(x, weight, raw)
         x = (x - norm["mean"]) / norm["std"]
         known = jnp.broadcast_to(known, x.shape) / norm["std"]
-        size = jnp.maximum((weight > 0).sum(), 1)
-        order = jnp.argsort(weight <= 0)  # what is held first
+        rows = held(weight, config.batch)
 
-        def loss(parameters, x, known, key):
+        def loss(parameters, key):
+            key_rows, key_loss = jax.random.split(key)
+            at = rows(key_rows)
+
             def one(x, known, key):
                 key_level, key_noise = jax.random.split(key)
                 return denoising_loss(field(parameters), x, noise_level(key_level), key_noise, known)
 
-            return jax.vmap(one)(x, known, jax.random.split(key, config.batch)).mean()
+            return jax.vmap(one)(x[at], known[at], jax.random.split(key_loss, config.batch)).mean()
 
-        def step(carry, i):
-            parameters, averaged, state = carry
-            key_rows, key_loss = jax.random.split(jax.random.fold_in(key_fit, i))
-            rows = order[below(key_rows, (config.batch,), size)]
-            value, slope = jax.value_and_grad(loss)(parameters, x[rows], known[rows], key_loss)
-            change, state = tx.update(slope, state, parameters)
-            parameters = optax.apply_updates(parameters, change)
-            stays = jnp.where(i % config.apart == config.apart - 1, config.average, 1.0)
-            return (parameters, optax.incremental_update(parameters, averaged, 1 - stays), state), value
-
-        fresh = network.init(key_init)
-        start = (fresh, fresh, tx.init(fresh))
-        (_, averaged, _), losses = jax.lax.scan(step, start, jnp.arange(config.updates))
-        sound = jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(averaged)]).all()
-        made = {"network": averaged, "norm": norm}
-        part = jax.tree.map(lambda new, old: jnp.where(sound, new, old), made, part)
-        tail = losses[-max(config.updates // 10, 1) :]
-        return part, {"loss": tail.mean(), "diverged": ~sound}
+        averaged, losses = descended(loss, network.init(key_init), key_fit, config)
+        part, diverged = sound({"network": averaged, "norm": norm}, part)
+        return part, {"loss": losses[-max(config.updates // 10, 1) :].mean(), "diverged": diverged}
 
     def draw(part, key, count):
         lots = -(-count // config.lot)
@@ -127,3 +106,45 @@ def generator(n: int, config: Config = Config(), raw: tuple[int, ...] = ()) -> D
         return x * part["norm"]["std"] + part["norm"]["mean"]
 
     return Denoiser(init, fit, draw)
+
+
+# ------------------------------------------------------------------------------------- what generators of vectors share
+
+
+def standard(x: Float[Array, "S n"], weight: Float[Array, "S"], raw: tuple[int, ...] = ()) -> dict[str, jax.Array]:
+    """Mean and standard deviation of the columns over the weighed rows; 0 and 1 of those that are left as they are."""
+    norm = moments(x, weight > 0)
+    kept = jnp.zeros(x.shape[1], bool).at[jnp.asarray(raw, jnp.int32)].set(True)
+    return {"mean": jnp.where(kept, 0.0, norm["mean"]), "std": jnp.where(kept, 1.0, norm["std"] + 1e-5)}
+
+
+def held(weight: Float[Array, "S"], batch: int) -> Callable[[Key], jax.Array]:
+    """Draws rows whose weight is above 0: key -> int32 [batch]."""
+    size, order = jnp.maximum((weight > 0).sum(), 1), jnp.argsort(weight <= 0)  # what is held first
+    return lambda key: order[below(key, (batch,), size)]
+
+
+def descended(
+    loss: Callable[[PyTree, Key], jax.Array], parameters: PyTree, key: Key, config: Config
+) -> tuple[PyTree, Float[Array, "updates"]]:
+    """Averaged parameters after the config's updates, and the losses on the way: AdamW, the rate falling to 0."""
+    schedule = optax.cosine_decay_schedule(config.lr, config.updates)
+    tx = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule, b2=0.99, weight_decay=0.0))
+
+    def step(carry, i):
+        parameters, averaged, state = carry
+        value, slope = jax.value_and_grad(loss)(parameters, jax.random.fold_in(key, i))
+        change, state = tx.update(slope, state, parameters)
+        parameters = optax.apply_updates(parameters, change)
+        stays = jnp.where(i % config.apart == config.apart - 1, config.average, 1.0)
+        return (parameters, optax.incremental_update(parameters, averaged, 1 - stays), state), value
+
+    start = (parameters, parameters, tx.init(parameters))
+    (_, averaged, _), losses = jax.lax.scan(step, start, jnp.arange(config.updates))
+    return averaged, losses
+
+
+def sound(new: PyTree, old: PyTree) -> tuple[PyTree, jax.Array]:
+    """The new part where all of its numbers are finite, else the old one; and whether they were not."""
+    fine = jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(new)]).all()
+    return jax.tree.map(lambda new, old: jnp.where(fine, new, old), new, old), ~fine
