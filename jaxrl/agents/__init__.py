@@ -31,6 +31,7 @@ AGENTS = {
     "stream_sarsa": "jaxrl.agents.stream_sarsa",
     "stream_ac": "jaxrl.agents.stream_ac",
     "stream_td": "jaxrl.agents.stream_td",
+    "pets": "jaxrl.agents.pets",
     "ucbvi": "jaxrl.agents.ucbvi",
     "mex_tabular": "jaxrl.agents.mex_tabular",
     "drm": "drqv2+drm",
