@@ -222,7 +222,7 @@ def test_claims_that_cannot_be_judged_are_refused(changes, sentence):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["p107"], "unknown claim 'p107'.*Did you mean 'p017'"),
+        (["p107"], "unknown claim 'p107'.*Did you mean 'p078'"),
         (["p017", "--scale", "gpuu"], "unknown scale 'gpuu'.*Did you mean 'gpu'"),
     ],
 )

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+import envs
+from envs.core import scale_action
+from jaxrl.agents import pets
 from jaxrl.core import BadInput
+from jaxrl.loop import loop
+from jaxrl.models import ensemble
+from jaxrl.models.ensemble import Step
 from jaxrl.planning import cem, guided, icem, looked_ahead, mppi, random_shooting, td_mppi
 from jaxrl.planning.search import Size, begun, coloured, shifted, weights, within_reach
 
@@ -152,3 +158,30 @@ def test_one_candidate_is_the_policy_and_further_steps_are_discounted():
 def test_bad_sizes_are_named(make, sentence):
     with pytest.raises(BadInput, match=sentence):
         make()
+
+
+def test_a_sequence_is_worth_what_its_particles_earn_up_to_an_end():
+    """A model in which the reward is the action, and the task ends where the state, the sum of actions, is above 1."""
+
+    def step(part, obs, action, key):
+        after = obs + action
+        return Step(after, action[:, 0], (after[:, 0] <= 1).astype(jnp.float32))
+
+    model = ensemble.Model(*(5 * (None,)))._replace(step=step)
+    score = pets.expected(model, None, jnp.zeros(1), particles=3)
+    actions = jnp.array([[0.5, 0.25, 0.25, 0.5], [0.75, 0.75, 0.75, 0.75], [-1.0, -1.0, -1.0, -1.0]])[..., None]
+    assert_allclose(score(KEY, actions), [1.5, 1.5, -4.0])
+
+
+def test_pets_plans_with_what_it_fitted_and_sets_out_from_its_last_plan():
+    env = scale_action(envs.make("pendulum"))
+    model = ensemble.Config(2, 2, widths=(8,), batch=8, passes=2)
+    config = pets.Config(horizon=3, population=6, turns=2, particles=2, period=8, warmup=16, capacity=64, model=model)
+    one = loop(env, pets.recipe(env.specs, config))
+    run, metrics = jax.jit(lambda run: one.chunk(run, 24))(one.init(KEY))
+    assert jnp.isfinite(metrics["model/error"])
+    assert run.memory.mean.shape == (1, 3, 1) and bool((run.memory.mean != 0).any())
+    with pytest.raises(BadInput, match="unknown search 'cemm'"):
+        pets.Config(search="cemm")
+    with pytest.raises(BadInput, match="horizon is 0"):
+        pets.Config(horizon=0)
