@@ -54,8 +54,8 @@ CLAIMS = (
         paper=59,
         claim="From 500 pictures of thin lines a vision transformer on tokens of tokens counts at least 5 points more "
         "right than on patches.",
-        environment="24 x 24 pixels; one to four lines of a pixel's width at any place and angle, noise 0.1; 6 x 6 tokens, "
-        "and 4 x 4 for patches of 6; the same trunk of 2 blocks, 48 wide",
+        environment="24 x 24 pixels; one to four lines of a pixel's width at any place and angle, noise 0.1; "
+        "6 x 6 tokens, and 4 x 4 for patches of 6; the same trunk of 2 blocks, 48 wide",
         metric="share of 1,000 fresh pictures told right",
         arms={
             **{f"{stem}, 500": told(500, stem) for stem in STEMS},
