@@ -6,7 +6,9 @@ quadruped-run; the newer ones above it. Deviations: our models of the bodies (do
 been run yet.
 
 For a CPU: pictures of 48 pixels, two convolutions, layers of 256, batches of 128, an update a step and five times the
-learning rate; what the mechanisms do by the clock comes ten times as often, as the run is a tenth as long.
+learning rate; what the mechanisms do by the clock comes ten times as often, as the run is a tenth as long. Returns are
+of one step and the discount is 0.97: at an action repeat of 8 three steps are 24 frames of what the noise did, and with
+them the policy mostly ended against a bound, whatever the rate and the noise (tuning seeds).
 """
 
 from experiments.evidence import Better, Claim, GreedyReturn, OnMostSeeds, Scale, Trained
@@ -66,6 +68,8 @@ SMALL = {
     "unroll": 1,
     "pad": 2,
     "lr": 5e-4,
+    "n": 1,
+    "gamma": 0.97,
     "warmup": lambda scale: scale.steps // 20,
     "noise_frames": lambda scale: scale.steps // 2,
 }
