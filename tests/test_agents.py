@@ -371,9 +371,11 @@ def test_every_agent_in_the_table_builds_and_describes_itself():
     for name in AGENTS:
         module = find(name)
         boxed = "sac td3 fast_td3 redq droq crossq simba_v2 bro xqc flash_sac mrq dr_q reppo mbpo coplanner synther"
-        boxes = dict.fromkeys(boxed.split(), BOX)
+        boxes = dict.fromkeys((*boxed.split(), "pets"), BOX)
         specs = {**boxes, **dict.fromkeys(("drq", "drqv2", "drm", "mentor", "taco"), IMAGES)}.get(name, DISCRETE)
-        assert "rules" in describe(module.recipe(specs, module.Config()).agent)
+        agent = module.recipe(specs, module.Config()).agent
+        told = describe(agent)
+        assert all(f"  {part} " in told for part in (*agent.shapes, *agent.rules, *agent.observe))
 
 
 # ---------------------------------------------------------------------------------------------------------- learning
