@@ -17,7 +17,7 @@ from jaxrl.equations.tabular import hoeffding_bonus, planned
 class Config(tabular.Config):
     """What UCBVI can be told."""
 
-    scale: float = 7.0  # of the bonus; the paper's, which the proof asks for. What serves is a hundredth
+    scale: float = 7.0  # of the bonus; the paper's, which its proof asks for: far smaller ones serve
     confidence: float = 10.0  # ln(5 S A T / delta)
     most: float = 1.0  # the largest reward of a step
 
