@@ -1,8 +1,9 @@
 """Learners with models at their authors' sizes and budgets, for a GPU; and for a CPU, MBPO in a fifth of SAC's steps.
 
-The authors' curves end at about 3,300 for the hopper after 125,000 steps, 12,000 to 13,000 for the cheetah after
-400,000, 4,000 to 4,500 for the walker and 5,000 to 6,000 for the ant after 300,000. Deviations: rollouts begin in
-20,000 states at each fit, where the authors' begin in 100,000. None of those has been run yet.
+As far as their plots can be read, the authors' curves end at about 3,300 for the hopper after 125,000 steps, 12,000 to
+13,000 for the cheetah after 400,000, 4,000 to 4,500 for the walker and 5,000 to 6,000 for the ant after 300,000.
+Deviations: rollouts begin in 20,000 states at each fit, where the authors' begin in 100,000. None of those has been run
+yet.
 """
 
 from experiments.evidence import Better, Claim, GreedyReturn, Scale, Trained

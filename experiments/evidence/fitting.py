@@ -15,6 +15,12 @@ from jaxrl.loop import layout
 TASK, BEGIN, BATCHES, JUDGED = range(4)
 
 
+def each_seed(one: Callable[[Key], jax.Array], seeds: tuple[int, ...]) -> Outcome:
+    """The scores of `one(key) -> []` on each seed, one after another in one program."""
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+    return Outcome(np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(keys), np.float64))
+
+
 def fitted(
     scale: Scale,
     seeds: tuple[int, ...],

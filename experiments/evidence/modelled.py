@@ -46,10 +46,9 @@ class Left:
 
     def __call__(self, scale: Scale, seeds: tuple[int, ...]) -> Outcome:
         import jax
-        import jax.numpy as jnp
-        import numpy as np
 
         import envs
+        from experiments.evidence.fitting import each_seed
         from experiments.evidence.training import bounded
         from jaxrl.agents.combined import configured, find
         from jaxrl.loop import loop
@@ -63,5 +62,4 @@ class Left:
             run, _ = one.chunk(one.init(key), scale.steps // one.frames)
             return self.tell(run, recipe, env, jax.random.fold_in(key, 1))
 
-        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-        return Outcome(np.asarray(jax.jit(lambda keys: jax.lax.map(each, keys))(keys), np.float64))
+        return each_seed(each, seeds)

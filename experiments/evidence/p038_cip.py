@@ -3,9 +3,8 @@
 A point that is to go to a place, among twenty numbers that go their own way and four of the action that do nothing.
 """
 
-from dataclasses import dataclass
-
-from experiments.evidence import AtLeast, Better, Claim, Outcome, Scale, Trained, TrainingReturn
+from experiments.evidence import AtLeast, Better, Claim, Scale, Trained, TrainingReturn
+from experiments.evidence.modelled import Left
 
 SIZES = {"widths": (64, 64), "batch": 64, "warmup": 1_000}
 LOOKS = {"period": 2_000, "samples": 5_000}
@@ -28,32 +27,12 @@ WHERE = "point-among-noise: 24 numbers seen, 4 of them the point's; 6 of the act
 SCALES = {"smoke": Scale(3_000, 1, 3), "cpu": Scale(15_000, 10), "gpu": Scale(30_000, 10)}
 
 
-@dataclass(frozen=True)
-class Told:
-    """An arm: by how much more the action's numbers that matter weigh than the others, the least against the most."""
+def told(run, recipe, env, key):
+    """By how much more the action's numbers that matter weigh than the others, the least against the most."""
+    from jaxrl.agents.cip import Config, weights
 
-    of: Trained
-
-    def __call__(self, scale: Scale, seeds: tuple[int, ...]) -> Outcome:
-        import jax
-        import jax.numpy as jnp
-        import numpy as np
-
-        import envs
-        from jaxrl.agents.cip import Config, weights
-        from jaxrl.agents.combined import configured, find
-        from jaxrl.loop import loop
-
-        env, module = envs.make("point-among-noise"), find("sac+cip")
-        one = loop(env, module.recipe(env.specs, configured(module.Config, self.of.chosen(scale))))
-
-        def weighed(key):
-            run, _ = one.chunk(one.init(key), scale.steps)
-            found = weights(run.parts["causal"]["action"], Config().sharpness)
-            return found[:2].min() / found[2:].max()
-
-        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-        return Outcome(np.asarray(jax.jit(lambda keys: jax.lax.map(weighed, keys))(keys), np.float64))
+    found = weights(run.parts["causal"]["action"], Config().sharpness)
+    return found[:2].min() / found[2:].max()
 
 
 CLAIMS = (
@@ -75,7 +54,7 @@ CLAIMS = (
         claim="From its own experience the agent knows which two of six numbers of its action have effects.",
         environment=WHERE,
         metric="the least weight of the two over the largest of the others",
-        arms={"all": Told(ARMS["all"])},
+        arms={"all": Left(ARMS["all"], told)},
         checks=(AtLeast("all", 3.0),),
         expected="three times the weight",
         scales=SCALES,

@@ -42,8 +42,8 @@ def chosen(target: str, score: str):
     def run(scale: Scale, seeds: tuple[int, ...]) -> Outcome:
         import jax
         import jax.numpy as jnp
-        import numpy as np
 
+        from experiments.evidence.fitting import each_seed
         from jaxrl.equations.diffusion import best_steps, euler, jump_cost
 
         velocity = exact(*TARGETS[target])
@@ -63,8 +63,7 @@ def chosen(target: str, score: str):
             off = lambda at: jnp.sqrt(((end(grid[at]) - truth) ** 2).sum(axis=1).mean())
             return -off(best) / off(even)
 
-        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-        return Outcome(np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(keys), np.float64))
+        return each_seed(one, seeds)
 
     return run
 
@@ -78,8 +77,8 @@ def learned(straight: bool):
     def run(scale: Scale, seeds: tuple[int, ...]) -> Outcome:
         import jax
         import jax.numpy as jnp
-        import numpy as np
 
+        from experiments.evidence.fitting import each_seed
         from jaxrl.models import diffusion
         from jaxrl.models.flow import flow
 
@@ -101,8 +100,7 @@ def learned(straight: bool):
             before = off(part, jnp.linspace(0.0, 1.0, STEPS + 1))
             return before / off(made.straightened(part, key_straight, times) if straight else part, times)
 
-        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-        return Outcome(np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(keys), np.float64))
+        return each_seed(one, seeds)
 
     return run
 

@@ -35,8 +35,8 @@ def told(clean: float, noisy: bool, known: bool = True):
     def run(scale: Scale, seeds: tuple[int, ...]) -> Outcome:
         import jax
         import jax.numpy as jnp
-        import numpy as np
 
+        from experiments.evidence.fitting import each_seed
         from jaxrl.models.diffusion import Config, generator
 
         config = Config(
@@ -53,8 +53,7 @@ def told(clean: float, noisy: bool, known: bool = True):
             part, _ = made.fit(made.init(key), x, weight, key_fit, noise if known else 0.0)
             return -energy(made.draw(part, key_draw, FRESH), ring(key_fresh, FRESH))
 
-        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-        return Outcome(np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(keys), np.float64))
+        return each_seed(one, seeds)
 
     return run
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, continuous, experienced, further, periodic, vector, within
+from jaxrl.agents.common import at_least, continuous, experienced, further, periodic, rows, vector, within
 from jaxrl.core import Recipe, Specs, adam, below, happening, mean, minimise, on
 from jaxrl.equations.causal import ancestors, before, causal_order, lasso, least_squares, standardised
 from jaxrl.equations.distributions import normal_log_prob
@@ -110,8 +110,7 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
 
     def look(run, ctx):
         data = everything(run.source)
-        last = jnp.cumsum(data["weight"] > 0)
-        at = jnp.searchsorted(last, 1 + below(ctx.key, (config.samples,), jnp.maximum(last[-1], 1)))
+        at = rows(ctx.key, data["weight"], config.samples)
         data = jax.tree.map(lambda x: x[at], data)
         fields = (data[name] for name in ("obs", "action", "reward", "next_obs"))
         state, action = strengths(*fields, data["weight"], config)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.core import Agent, BadInput, Batch, Box, Discrete, Event, Key, Parts, PyTree, Recipe, Specs, unknown
+from jaxrl.core import Agent, BadInput, Batch, Box, Discrete, Event, Key, Parts, PyTree, Recipe, Specs, below, unknown
 from jaxrl.nets import T2T, Conv, ConViT, Impala, Net, net, side_after
 
 
@@ -135,6 +135,12 @@ def experienced(name: str, recipe: Recipe) -> Callable[[PyTree], Batch]:
     if recipe.source.everything is None:
         raise BadInput(f"{name} learns from all that was experienced, which this agent's source does not keep.")
     return recipe.source.everything
+
+
+def rows(key: Key, weight: jax.Array, count: int) -> jax.Array:
+    """Places drawn from those whose weight [S] is above 0, again and again: int32 [count]."""
+    last = jnp.cumsum(weight > 0)
+    return jnp.searchsorted(last, 1 + below(key, (count,), jnp.maximum(last[-1], 1)))
 
 
 def tick(recipe: Recipe, specs: Specs) -> int:

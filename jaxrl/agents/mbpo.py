@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, experienced, further, periodic, within
-from jaxrl.core import Agent, BadInput, Ctx, Parts, Recipe, Specs, below, fold, happening
+from jaxrl.agents.common import at_least, experienced, further, periodic, rows, within
+from jaxrl.core import Agent, BadInput, Ctx, Parts, Recipe, Specs, fold, happening
 from jaxrl.models import ensemble
 from jaxrl.sources import beside, generated
 
@@ -92,9 +92,7 @@ def add(
 
     def rolled_out(parts, data, pile, ctx):
         """The pile with rollouts from starts among the data, as far as their steps go on."""
-        last = jnp.cumsum(data["weight"] > 0)
-        rank = 1 + below(fold(ctx.key, 0), (config.starts,), jnp.maximum(last[-1], 1))
-        obs = data["obs"][jnp.searchsorted(last, rank)]
+        obs = data["obs"][rows(fold(ctx.key, 0), data["weight"], config.starts)]
         horizon = steps_ahead(ctx.step, config)
         window = config.fits * horizon * config.starts
 
