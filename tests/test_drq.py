@@ -213,3 +213,5 @@ def test_vectors_and_small_images_are_refused():
         drqv2.build(shades(6).specs, replace(SMALL, channels=(8,) * 4, strides=(2, 1, 1, 1), sizes=(3,) * 4))
     with pytest.raises(BadInput, match="channels has 1, strides has 2, sizes has 1 layers"):
         drqv2.build(shades().specs, replace(SMALL, strides=(2, 1)))
+    with pytest.raises(BadInput, match="stacks of 3 frames, and an episode has 2"):
+        drqv2.build(replace(shades().specs, limit=1), SMALL)

@@ -153,9 +153,19 @@ def periodic(name: str, period: int, fn: Callable[..., Any], recipe: Recipe, spe
     return Event(-(-period // tick(recipe, specs)) * tick(recipe, specs), fn, name)
 
 
-def stacked(agent: str, observation: PyTree) -> int:
-    """How many RGB frames an observation shows, so that replay stores each once."""
-    return max(image(agent, observation)[2] // 3, 1)
+def stacked(agent: str, specs: Specs) -> int:
+    """How many RGB frames an observation shows, so that replay stores each once.
+
+    Raises:
+        BadInput: the observation is no image, or shows more frames than an episode has.
+    """
+    frames = max(image(agent, specs.observation)[2] // 3, 1)
+    if specs.limit is not None and frames > specs.limit + 1:
+        raise BadInput(
+            f"observations are stacks of {frames} frames, and an episode has {specs.limit + 1}, its first one counted: "
+            "lower --repeat or the stack."
+        )
+    return frames
 
 
 def continuous(agent: str, action: Box | Discrete) -> int:

@@ -76,6 +76,6 @@ def build(specs: Specs, config: Config) -> Agent:
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:
-    frames = stacked("drq", specs.observation)
+    frames = stacked("drq", specs)
     source = shifted(uniform(config.capacity, config.batch, frames=frames), config.pad)
     return Recipe(build(specs, config), source, num_envs=config.num_envs, ratio=config.ratio, warmup=config.warmup)

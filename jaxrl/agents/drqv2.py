@@ -166,6 +166,6 @@ def recipe(
     if len(specs.observation.shape) == 1:
         source = uniform(config.capacity, config.batch, **how)
     else:
-        source = uniform(config.capacity, config.batch, frames=stacked("drqv2", specs.observation), **how)
+        source = uniform(config.capacity, config.batch, frames=stacked("drqv2", specs), **how)
         source = shifted(source, config.pad)
     return Recipe(agent, source, config.num_envs, config.unroll, config.ratio, warmup=config.warmup)
