@@ -214,4 +214,4 @@ def test_vectors_and_small_images_are_refused():
     with pytest.raises(BadInput, match="channels has 1, strides has 2, sizes has 1 layers"):
         drqv2.build(shades().specs, replace(SMALL, strides=(2, 1)))
     with pytest.raises(BadInput, match="stacks of 3 frames, and an episode has 2"):
-        drqv2.build(replace(shades().specs, limit=1), SMALL)
+        drqv2.recipe(replace(shades().specs, limit=1), SMALL)
