@@ -61,6 +61,7 @@ bench-peers: .venv-bench/.ready
 	@echo "The peers' virtual environment takes about 2 GB (more where torch comes with CUDA) and some minutes."
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install -q -r requirements-bench.txt
+	.venv-bench/bin/python -m pip install -q --no-deps mbrl==0.2.0
 	@du -sh .venv-bench
 	touch .venv-bench/.ready
 

@@ -278,6 +278,16 @@ replay = Case(
     kind="figures",
 )
 
+SEEN = {"agent": "drqv2", "env": "cartpole-swingup", "pixels": 84, "config": {"capacity": 100_000}}
+
+replay_pixels = Case(
+    "bytes",
+    "replay of 100 000 transitions of stacks of three pictures, 84 x 84 x 3 bytes each, beside the stacks stored whole",
+    {"ours": side("ours", "replay", **SEEN)},
+    (Pair("replay-pixels", "stacks stored whole", 2.2e9, "ours"),),
+    kind="figures",
+)
+
 # --------------------------------------------------------------------------------------------------------- pictures
 
 
@@ -344,6 +354,20 @@ drqv2 = Case(
     ),
 )
 
+VISUAL_SEEDS = {**DRQV2, "seeds": 4, "units": 4 * 1_600, "least": 4 * 1_200}
+
+drqv2_seeds = Case(
+    "environment steps of all seeds a core-second",
+    "DrQ-v2 as above, 4 seeds in one program, laid out as a run would choose, by `vmap` and by `lax.map`",
+    {
+        "chosen": side("ours", "whole", **VISUAL_SEEDS),
+        "vmap": side("ours", "whole", **VISUAL_SEEDS, how="vmap"),
+        "map": side("ours", "whole", **VISUAL_SEEDS, how="map"),
+    },
+    (Pair("drqv2-seeds-vmap", "vmap", ours="chosen"), Pair("drqv2-seeds-map", "map", ours="chosen")),
+    repeats=3,
+)
+
 # ------------------------------------------------------------------------------------------------- mixtures of experts
 
 
@@ -363,6 +387,102 @@ def experts(count: int) -> Case:
     )
 
 
+# ----------------------------------------------------------------------------------------------------- learned models
+
+
+def ensembles(widths: list[int], batch: int, passes: int) -> Case:
+    """Five members of an ensemble beside one, and beside mbrl-lib's five."""
+    settings = {"widths": widths, "batch": batch, "size": 2_500, "passes": passes, "lr": 1e-3}
+    name = f"ensemble-{widths[0]}"
+    return Case(
+        "transitions that all members saw a core-second",
+        f"fits of {len(widths)} x {widths[0]}, batches of {batch}, {passes} passes over 2,000 transitions and a "
+        "hold-out of 500, none stopped early; five members at most three times the cost of one is a ratio of 0.333",
+        {
+            "five": side("models", "fit", members=5, **settings),
+            "one": side("models", "fit", members=1, **settings),
+            "mbrl": side("mbrl", "fit", members=5, **settings),
+        },
+        (Pair(f"{name}-members", "one", 0.333, ours="five"), Pair(f"{name}-mbrl", "mbrl", 1.0, ours="five")),
+        repeats=5,
+    )
+
+
+MBPO = {
+    "agent": "sac+mbpo",
+    "env": "pendulum",
+    "config": {
+        "widths": [64, 64],
+        "batch": 64,
+        "capacity": 1_000,
+        "warmup": 250,
+        "ratio": 10,
+        "num_envs": 1,
+        "mbpo": {
+            "period": 250,
+            "starts": 2_000,
+            "horizon": [1, 1],
+            "model": {"members": 5, "elites": 5, "widths": [64, 64], "batch": 32, "patience": 10, "passes": 10},
+        },
+    },
+    "units": 1_000,
+    "least": 1_000,
+}
+
+mbpo = Case(
+    "environment steps a core-second",
+    "MBPO on Pendulum, 10 updates of SAC a step, five members of 2 x 64 fitted each 250 steps by 10 passes over 1,000 "
+    "transitions, then 2,000 rollouts; `parts` are these updates on one batch, fits and rollouts, and nothing else",
+    {"ours": side("ours", "whole", **MBPO), "parts": side("models", "parts", **MBPO)},
+    (Pair("mbpo-tick", "parts", round(1 / 1.10, 3)),),
+    repeats=5,
+)
+
+SEARCH = {"members": 5, "widths": [200, 200, 200], "batch": 32, "abreast": 1, "horizon": 15, "population": 100}
+SEARCH |= {"turns": 5, "particles": 5, "plans": 10}
+
+planning = Case(
+    "steps of the model a core-second",
+    "CEM in an ensemble of 3 x 200, 100 sequences of 15 actions, 5 turns, 5 particles, from one observation and from "
+    "16 at once, beside as many steps of the model in as many rows",
+    {
+        "one": side("models", "search", **SEARCH),
+        "steps": side("models", "steps", **SEARCH),
+        "many": side("models", "search", **SEARCH | {"abreast": 16, "plans": 1}),
+        "many steps": side("models", "steps", **SEARCH | {"abreast": 16, "plans": 1}),
+    },
+    (Pair("planner", "steps", 0.9, ours="one"), Pair("planner-16", "many steps", 0.9, ours="many")),
+    repeats=5,
+)
+
+DREAMS = {"width": 128, "blocks": 3, "updates": 3_000, "lr": 1e-3, "levels": 24}
+
+dreams = Case(
+    "transitions a core-second",
+    "SynthER's refit of 3,000 updates to 5,000 transitions of Pendulum and 200,000 that it draws, a denoiser of "
+    "3 x 128 and 24 levels; beside as many gradients and evaluations of its network",
+    {
+        "ours": side("models", "dreams", model=DREAMS, size=5_000, samples=200_000),
+        "networks": side("models", "networks", model=DREAMS, size=5_000, samples=200_000),
+    },
+    (Pair("synther", "networks", 0.9),),
+    repeats=2,
+)
+
+DREAMT = {
+    "agent": "sac+synther",
+    "env": "cheetah-run",
+    "config": {"capacity": 100_000, "synther": {"samples": 200_000}},
+}
+
+dreamt = Case(
+    "bytes",
+    "replay of 100 000 transitions of cheetah-run with a pile of 200 000 that SynthER draws, beside the 100 000 alone",
+    {"ours": side("ours", "replay", **DREAMT)},
+    (Pair("synther-memory", "the experienced alone"),),
+    kind="figures",
+)
+
 CASES = {
     "sac": sac,
     "ppo": ppo,
@@ -373,6 +493,7 @@ CASES = {
     "pqn": pqn,
     "utd": utd,
     "drqv2": drqv2,
+    "drqv2-seeds": drqv2_seeds,
     **{f"moe-{count}": experts(count) for count in (4, 8, 16, 64)},
     "step-cartpole": stepping("cartpole-swingup", "cartpole", "inverted_pendulum", 30_000, 2000),
     "step-cheetah": stepping("cheetah-run", "cheetah", "halfcheetah", 4000, 500),
@@ -382,6 +503,13 @@ CASES = {
     "model-humanoid": models("humanoid-walk", "humanoid", 5, 40, 10, num_envs=8),
     "grid-step": grid,
     "replay": replay,
+    "replay-pixels": replay_pixels,
+    "ensemble-64": ensembles([64, 64], 32, 20),
+    "ensemble-200": ensembles([200] * 4, 256, 10),
+    "mbpo-tick": mbpo,
+    "planner": planning,
+    "synther": dreams,
+    "synther-memory": dreamt,
     "render-cheetah": render_cheetah,
     "render-cheetah-compile": render_cheetah_compile,
     "render-cartpole": render_cartpole,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = {"ours": ROOT / ".venv/bin/python", "peers": ROOT / ".venv-bench/bin/python"}
-PEERS = ("rejax", "sbx", "sb3", "purejaxrl")
+PEERS = ("rejax", "sbx", "sb3", "purejaxrl", "mbrl")
 
 LESS_IS_BETTER = ("core-seconds", "bytes")
 

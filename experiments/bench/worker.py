@@ -27,6 +27,7 @@ LIBRARIES = (
     "sbx_rl",
     "stable_baselines3",
     "torch",
+    "mbrl",
 )
 
 

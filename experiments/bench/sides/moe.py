@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from experiments.bench.sides.compiled import compiled
 from experiments.bench.worker import Side
 from jaxrl.nets import MoE, net
 
@@ -13,18 +14,10 @@ def layer(settings: dict) -> Side:
     made = net(MoE(outputs=width, **settings["moe"]), jax.ShapeDtypeStruct((tokens, width), jnp.float32))
     parameters, x = made.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (tokens, width))
     count = max(settings["units"] // tokens, 1)
-    state = {"carry": parameters}
 
     def steps(parameters, x):
         slope = jax.grad(lambda p: (made.apply(p, x) ** 2).mean())
         step = lambda p, _: (jax.tree.map(lambda a, b: a - 1e-3 * b, p, slope(p)), None)
         return jax.lax.scan(step, parameters, length=count)[0]
 
-    def compile():
-        state["steps"] = jax.jit(steps, donate_argnums=0).lower(state["carry"], x).compile()
-
-    def window():
-        state["carry"] = jax.block_until_ready(state["steps"](state["carry"], x))
-
-    finite = lambda: all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state["carry"]))
-    return Side(count * tokens, compile, window, finite)
+    return compiled(steps, parameters, count * tokens, x)

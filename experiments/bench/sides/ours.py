@@ -7,6 +7,7 @@ import optax
 from envs.core import scale_action
 from envs.registry import make
 from envs.render import pixels
+from experiments.bench.sides.compiled import compiled, finite
 from experiments.bench.worker import Side
 from jaxrl.agents.combined import configured, find
 from jaxrl.core import Box, Ctx, Descent, Rule, chain, fold
@@ -24,8 +25,13 @@ def recipe_of(settings: dict):
     if "pixels" in settings:
         env = pixels(env, settings["pixels"])
     module = find(settings["agent"])
-    config = {name: tuple(x) if isinstance(x, list) else x for name, x in settings["config"].items()}
-    return env, module.recipe(env.specs, configured(module.Config, config))
+    return env, module.recipe(env.specs, configured(module.Config, untold(settings["config"])))
+
+
+def untold(config: dict) -> dict:
+    """Settings as they were before JSON made lists of their tuples."""
+    kinds = {list: tuple, dict: untold}
+    return {name: kinds.get(type(x), lambda x: x)(x) for name, x in config.items()}
 
 
 def learned(recipe) -> int:
@@ -99,12 +105,18 @@ def stepping(step: Descent) -> Rule:
 
 def repeated(env, recipe, rules: dict[str, Rule], settings: dict) -> Side:
     """Some rules, over and over on one batch of the recipe's source."""
-    one = loop(env, recipe)
-    rule, count = chain(rules), settings["units"]
+    one, count = loop(env, recipe), settings["units"]
     ticks = max(recipe.warmup // one.frames, settings["config"]["batch"] // recipe.num_envs) + 1
     run = jax.jit(lambda key: one.chunk(one.init(key), ticks)[0])(jax.random.key(0))
     batch = jax.jit(recipe.source.sample)(run.source, run.parts, jax.random.key(1))
-    state = {"carry": jax.tree.map(jnp.copy, (run.parts, rule.init(run.parts)))}
+    carry = jax.tree.map(jnp.copy, (run.parts, chain(rules).init(run.parts)))
+    side = compiled(repeating(rules, count), carry, count, batch, jax.random.key(2))
+    return side._replace(parameters=learned(recipe), updates=1.0)
+
+
+def repeating(rules: dict[str, Rule], count: int):
+    """`(carry, batch, key) -> carry`, where a carry is parts and the rules' state: so many updates."""
+    rule = chain(rules)
 
     def updates(carry, batch, key):
         def once(carry, i):
@@ -113,14 +125,7 @@ def repeated(env, recipe, rules: dict[str, Rule], settings: dict) -> Side:
 
         return jax.lax.scan(once, carry, jnp.arange(count))[0]
 
-    def compile():
-        jitted = jax.jit(updates, donate_argnums=0)
-        state["updates"] = jitted.lower(state["carry"], batch, jax.random.key(2)).compile()
-
-    def window():
-        state["carry"] = jax.block_until_ready(state["updates"](state["carry"], batch, jax.random.key(2)))
-
-    return Side(count, compile, window, lambda: finite(state["carry"][0]), learned(recipe), 1.0)
+    return updates
 
 
 def replay(settings: dict) -> Side:
@@ -134,7 +139,3 @@ def replay(settings: dict) -> Side:
     figures = {"ours": held, "peer": each * settings["config"]["capacity"]}
     nothing = lambda: None
     return Side(1, nothing, nothing, lambda: True, figures=figures)
-
-
-def finite(tree) -> bool:
-    return all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact))
