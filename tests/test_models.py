@@ -199,6 +199,28 @@ def test_a_denoiser_draws_what_it_was_fitted_to():
     assert off.std() < 1.5 * 0.2
 
 
+def test_trajectories_go_on_from_what_is_given_one_way_or_the_other():
+    """Three steps up or down from a start that is given: both ways are drawn, each in one piece, none in between."""
+    how = diffusion.Config(32, 2, 16, updates=800, batch=128, lr=5e-3, average=0.9, levels=8, churn=0.0)
+    model = diffusion.generator(3, how, given=1)
+    key_start, key_way, key = jax.random.split(KEY, 3)
+    start = jax.random.uniform(key_start, (1_000, 1), minval=-1)
+    way = jnp.sign(jax.random.normal(key_way, (1_000, 1)))
+    x = start + way * jnp.arange(1.0, 4.0)
+
+    @jax.jit
+    def drawn(key, asked):
+        part, metrics = model.fit(model.init(key), x, jnp.ones(1_000), key, given=start)
+        return model.draw(part, key, 400, asked), metrics
+
+    asked = jnp.linspace(-0.9, 0.9, 400)[:, None]
+    y, metrics = drawn(key, asked)
+    steps = jnp.diff(jnp.concatenate([asked, y], axis=1), axis=1)
+    up = steps[:, 0] > 0
+    assert not metrics["diverged"] and 0.35 < up.mean() < 0.65
+    assert (jnp.abs(steps - jnp.where(up, 1.0, -1.0)[:, None]).max(axis=1) < 0.3).mean() > 0.9
+
+
 def test_columns_may_be_left_as_they_are_and_a_bad_fit_is_dropped():
     model = diffusion.generator(2, diffusion.Config(8, 1, 4, updates=3, batch=8, levels=2), raw=(1,))
     x = jnp.stack([jnp.arange(10.0), 100 + jnp.arange(10.0)], axis=1)

@@ -1,7 +1,8 @@
 """A denoiser of vectors: fitted to data from nothing, and asked for more of the kind.
 
 Lu et al. 2023 (SynthER) on Karras et al. 2022 (EDM): a residual network, learned on standardised data with a cosine
-schedule, whose averaged parameters make the samples.
+schedule, whose averaged parameters make the samples. Vectors are transitions, the steps of a trajectory side by side,
+or, where they depend on something given, a policy's actions on what is observed.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float
 from jaxrl.core import BadInput, Key, Metrics, PyTree, below
 from jaxrl.equations.diffusion import denoiser, denoising_loss, heun, noise_level, noise_levels
 from jaxrl.models.ensemble import moments
-from jaxrl.nets import Denoising, net
+from jaxrl.nets import Denoising, Net, net
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class Config:
 class Denoiser(NamedTuple):
     """A generator of vectors as functions of its part.
 
-    `init(key) -> part`; `fit(part, x [S, n], weight [S], key, known=0) -> (part, metrics)` learns anew from the rows
-    whose weight is above 0, of which `known` [S, 1] or [S, n] is the noise that is known to be in them; `draw(part,
-    key, count) -> [count, n]`.
+    `init(key) -> part`; `fit(part, x [S, n], weight [S], key, known=0, given=None) -> (part, metrics)` learns anew from
+    the rows whose weight is above 0, of which `known` [S, 1] or [S, n] is the noise that is known to be in them;
+    `draw(part, key, count, given=None) -> [count, n]`. `given` [., m] is what each depends on, where anything is.
     """
 
     init: Callable[[Key], PyTree]
@@ -57,26 +58,26 @@ class Denoiser(NamedTuple):
     draw: Callable[[PyTree, Key, int], Float[Array, "count n"]]
 
 
-def generator(n: int, config: Config = Config(), raw: tuple[int, ...] = ()) -> Denoiser:
+def generator(n: int, config: Config = Config(), raw: tuple[int, ...] = (), given: int = 0) -> Denoiser:
     """A denoiser of vectors of length n.
 
     Args:
         raw: columns that are left as they are where the others are standardised.
+        given: length m of what each vector depends on.
     """
-    vector, number = jax.ShapeDtypeStruct((n,), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    network = net(Denoising(n, config.width, config.blocks, config.embedding), vector, number)
+    network = conditional(n, given, config)
     levels = noise_levels(config.levels)
 
     def init(key):
         return {"network": network.init(key), "norm": {"mean": jnp.zeros(n), "std": jnp.ones(n)}}
 
-    def field(parameters):
-        return denoiser(lambda x, noise: network.apply(parameters, x, noise))
+    def field(parameters, about):
+        return denoiser(lambda x, noise: network.apply(parameters, jnp.concatenate([x, about]), noise))
 
-    def fit(part, x, weight, key, known=0.0):
+    def fit(part, x, weight, key, known=0.0, given=None):
         key_init, key_fit = jax.random.split(key)
         norm = standard(x, weight, raw)
-        x = (x - norm["mean"]) / norm["std"]
+        x, about = (x - norm["mean"]) / norm["std"], seen(given, len(x))
         known = jnp.broadcast_to(known, x.shape) / norm["std"]
         rows = held(weight, config.batch)
 
@@ -84,31 +85,45 @@ def generator(n: int, config: Config = Config(), raw: tuple[int, ...] = ()) -> D
             key_rows, key_loss = jax.random.split(key)
             at = rows(key_rows)
 
-            def one(x, known, key):
+            def one(x, about, known, key):
                 key_level, key_noise = jax.random.split(key)
-                return denoising_loss(field(parameters), x, noise_level(key_level), key_noise, known)
+                return denoising_loss(field(parameters, about), x, noise_level(key_level), key_noise, known)
 
-            return jax.vmap(one)(x[at], known[at], jax.random.split(key_loss, config.batch)).mean()
+            return jax.vmap(one)(x[at], about[at], known[at], jax.random.split(key_loss, config.batch)).mean()
 
         averaged, losses = descended(loss, network.init(key_init), key_fit, config)
         part, diverged = sound({"network": averaged, "norm": norm}, part)
         return part, {"loss": losses[-max(config.updates // 10, 1) :].mean(), "diverged": diverged}
 
-    def draw(part, key, count):
-        lots = -(-count // config.lot)
+    def draw(part, key, count, given=None):
+        lots, lot = -(-count // config.lot), min(config.lot, count)
 
-        def one(key):
+        def one(key, about):
             key_start, key_steps = jax.random.split(key)
-            return heun(field(part["network"]), key_steps, jax.random.normal(key_start, (n,)), levels, config.churn)
+            start = jax.random.normal(key_start, (n,))
+            return heun(field(part["network"], about), key_steps, start, levels, config.churn)
 
-        each = lambda key: jax.vmap(one)(jax.random.split(key, min(config.lot, count)))
-        x = jax.lax.map(each, jax.random.split(key, lots)).reshape(-1, n)[:count]
+        about = seen(given, count)
+        about = jnp.pad(about, ((0, lots * lot - count), (0, 0))).reshape(lots, lot, -1)
+        each = lambda lot_of: jax.vmap(one)(jax.random.split(lot_of[0], lot), lot_of[1])
+        x = jax.lax.map(each, (jax.random.split(key, lots), about)).reshape(-1, n)[:count]
         return x * part["norm"]["std"] + part["norm"]["mean"]
 
     return Denoiser(init, fit, draw)
 
 
 # ------------------------------------------------------------------------------------- what generators of vectors share
+
+
+def conditional(n: int, given: int, config: Config) -> Net:
+    """The network of (vector [n] and what it depends on [given], side by side; a number) -> [n]."""
+    vector, number = jax.ShapeDtypeStruct((n + given,), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    return net(Denoising(n, config.width, config.blocks, config.embedding), vector, number)
+
+
+def seen(given: Float[Array, "count m"] | None, count: int) -> Float[Array, "count m"]:
+    """What each of `count` vectors depends on, [count, 0] where nothing is given."""
+    return jnp.zeros((count, 0)) if given is None else given
 
 
 def standard(x: Float[Array, "S n"], weight: Float[Array, "S"], raw: tuple[int, ...] = ()) -> dict[str, jax.Array]:

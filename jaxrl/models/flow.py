@@ -13,8 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxrl.core import Key, Metrics, PyTree
 from jaxrl.equations.diffusion import best_steps, euler, flow_loss, jump_cost, straightening_loss
-from jaxrl.models.diffusion import Config, descended, held, sound, standard
-from jaxrl.nets import Denoising, net
+from jaxrl.models.diffusion import Config, conditional, descended, held, seen, sound, standard
 
 
 class Flow(NamedTuple):
@@ -42,19 +41,14 @@ def flow(n: int, config: Config, given: int = 0, grid: int = 100, draws: int = 2
         grid: steps of the fine grid, of which the few are chosen.
         draws: of the flow, by which steps are chosen and which straightening learns from, where nothing is given.
     """
-    vector, number = jax.ShapeDtypeStruct((n + given,), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    network = net(Denoising(n, config.width, config.blocks, config.embedding), vector, number)
+    network = conditional(n, given, config)
     fine = jnp.linspace(0.0, 1.0, grid + 1)
 
     def init(key):
         return {"network": network.init(key), "norm": {"mean": jnp.zeros(n), "std": jnp.ones(n)}}
 
-    def velocity(parameters, seen):
-        return lambda x, time: network.apply(parameters, jnp.concatenate([x, seen]), time)
-
-    def seen(given, count):
-        """What each of `count` depends on, [count, 0] where nothing is given."""
-        return jnp.zeros((count, 0)) if given is None else given
+    def velocity(parameters, about):
+        return lambda x, time: network.apply(parameters, jnp.concatenate([x, about]), time)
 
     def fit(part, x, weight, key, given=None):
         key_init, key_fit = jax.random.split(key)
