@@ -201,7 +201,7 @@ def test_a_denoiser_draws_what_it_was_fitted_to():
 
 def test_trajectories_go_on_from_what_is_given_one_way_or_the_other():
     """Three steps up or down from a start that is given: both ways are drawn, each in one piece, none in between."""
-    how = diffusion.Config(32, 2, 16, updates=800, batch=128, lr=5e-3, average=0.9, levels=8, churn=0.0)
+    how = diffusion.Config(64, 1, 32, updates=1_000, batch=128, lr=4e-3, average=0.9, levels=12, churn=0.0)
     model = diffusion.generator(3, how, given=1)
     key_start, key_way, key = jax.random.split(KEY, 3)
     start = jax.random.uniform(key_start, (1_000, 1), minval=-1)
