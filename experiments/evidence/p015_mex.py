@@ -28,6 +28,15 @@ def scales(horizon: int) -> dict[str, Scale]:
     }
 
 
+PLAIN = {"widths": (64, 64), "batch": 64, "lr": 1e-3, "warmup": 4_000, "capacity": 50_000}
+
+
+def deep(eta: float | None = None, **more: bool) -> Trained:
+    """TD3 on a task that pays near its goal alone, with critics that lean up by a weight."""
+    agent, own = ("td3", {}) if eta is None else ("td3+mex", {"mex": {"eta": eta, **more}})
+    return Trained(agent, "reacher-easy", ALL, {**PLAIN, **own}, repeat=4)
+
+
 RIVER = "tabular-river-swim: 6 states, 20 steps; the best policy earns 3.40 an episode on average"
 SEA = "tabular-deep-sea: 10 x 10 states, 10 steps; the best policy earns 0.99 an episode"
 
@@ -62,5 +71,21 @@ CLAIMS = (
         expected="as little regret",
         scales=scales(20),
         test_seeds=SEEDS,
+    ),
+    Claim(
+        id="p015-sparse",
+        paper=15,
+        claim="TD3 whose critics lean up by a little earns more on the way where only being near a goal pays.",
+        environment="reacher-easy, from states: 1 at the target, 0 elsewhere; action repeat 4, 250 steps an episode",
+        metric=str(ALL),
+        arms={
+            "td3": deep(),
+            "mex": deep(0.005),
+            "mex, a fifth": deep(0.001),
+            "mex, standing out": deep(0.005, standing_out=True),
+        },
+        checks=(Better("mex", "td3"),),
+        expected="the goal is found in 20 more of 100 runs",
+        scales={"smoke": Scale(6_000, 1, 2), "cpu": Scale(100_000, 10), "gpu": Scale(400_000, 10)},
     ),
 )
