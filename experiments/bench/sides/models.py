@@ -108,7 +108,7 @@ def networks(settings: dict) -> Side:
         slope = jax.grad(lambda parameters: (told(parameters, batch) ** 2).mean())
         descend = lambda parameters, _: (jax.tree.map(lambda a, b: a - 1e-6 * b, parameters, slope(parameters)), None)
         parameters, _ = jax.lax.scan(descend, parameters, length=config.updates)
-        x, _ = jax.lax.scan(lambda x, _: (told(parameters, x), None), x, length=turns)
+        x, _ = jax.lax.scan(lambda x, _: (jnp.tanh(told(parameters, x)), None), x, length=turns)
         return parameters, x
 
     start = (network.init(jax.random.key(0)), jnp.ones((config.lot, 8)))
