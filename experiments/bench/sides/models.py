@@ -22,9 +22,8 @@ def dynamics(settings: dict):
     """An ensemble for a pendulum, of `members`, `widths` and `batch`; all of its members are elites."""
     specs = scale_action(make("pendulum")).specs
     members, passes = settings["members"], settings.get("passes", 1)
-    config = ensemble.Config(
-        members, members, tuple(settings["widths"]), batch=settings["batch"], patience=passes, passes=passes
-    )
+    how = {"lr": settings.get("lr", 1e-3), "batch": settings["batch"], "patience": passes, "passes": passes}
+    config = ensemble.Config(members, members, tuple(settings["widths"]), **how)
     return ensemble.dynamics(specs, config)
 
 
