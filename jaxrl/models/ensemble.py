@@ -77,7 +77,7 @@ class Model(NamedTuple):
     a `weight` that is 0 where there are none (`Source.everything`); `further(tell, batch, key)` is one more term of its
     loss, where `tell(obs, action) -> Told` is of the members that are learning. `tell(part, obs, action) -> Told`;
     `step(part, obs [B, d], action [B, ...], key) -> Step`, as a random elite has it; `survey(part, obs, action, key) ->
-    (Step, doubt [B])`, as a random member has it, with how far the members are apart.
+    (Step, doubt [B])`, as a random member has it, with how far the members are apart, in the data's spreads.
     """
 
     init: Callable[[Key], PyTree]
@@ -108,7 +108,7 @@ def dynamics(specs: Specs, config: Config = Config()) -> Model:
         return jnp.concatenate([obs, encoded(specs.action, action)], axis=-1)
 
     def member(parameters, bounds, norm, x):
-        """One member at inputs [B, ...]: mean, log_var [B, 1 + d], standardised, and the logit of an end [B] or None."""
+        """One member at inputs [B, ...]: mean, log_var [B, 1 + d], standardised, and an end's logit [B] or None."""
         output = one.apply(parameters, standard(x, norm["input"]))
         mean, log_var, over = jnp.split(output, (1 + d, 2 * (1 + d)), axis=-1)
         return Told(mean, soft_clamp(log_var, bounds["low"], bounds["high"]), None if known else over[..., 0])
@@ -226,7 +226,8 @@ def dynamics(specs: Specs, config: Config = Config()) -> Model:
         key_members, key_choice = jax.random.split(key)
         told = tell(part, obs, action)
         each = jax.vmap(lambda told, key: drawn(told, obs, action, key))(told, jax.random.split(key_members, m))
-        doubt = disagreement(jnp.concatenate([each.reward[..., None], each.next_obs - obs], axis=-1))
+        change = jnp.concatenate([each.reward[..., None], each.next_obs - obs], axis=-1)
+        doubt = disagreement(change / part["norm"]["told"]["std"])
         who = below(key_choice, (obs.shape[0],), m)
         return jax.tree.map(lambda x: x[who, jnp.arange(obs.shape[0])], each), doubt
 
