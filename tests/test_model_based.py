@@ -10,10 +10,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import envs
 from envs.core import scale_action
+from envs.probes import probe
 from jaxrl.agents import lipschitz, mbpo, mex_mb, sac, td3
 from jaxrl.agents.combined import configured, find
 from jaxrl.core import BadInput, Ctx, Event, Recipe, describe
-from jaxrl.loop import Run, loop
+from jaxrl.loop import Run, evaluate, loop
 from jaxrl.models import ensemble
 from jaxrl.models.ensemble import Step
 from jaxrl.sources import beside, dataset, generated, latest, uniform
@@ -23,6 +24,10 @@ ENV = scale_action(envs.make("pendulum"))
 MODEL = {"members": 3, "elites": 2, "widths": (8,), "batch": 16, "passes": 2}
 OWN = {"period": 16, "starts": 12, "fits": 2, "model": MODEL}
 SMALL = {"widths": (8, 8), "batch": 20, "capacity": 200, "warmup": 32, "ratio": 1}
+SOFT = {"widths": (32,), "lr": 5e-3, "gamma": 0.9, "tau": 0.1, "batch": 32, "alpha": 1e-3, "target_entropy": -2.0}
+SOFT |= {"warmup": 100, "capacity": 500, "ratio": 2}
+LEARNS = {"members": 2, "elites": 2, "widths": (16,), "batch": 16, "passes": 20}
+DREAMS_TRUE = {"width": 32, "blocks": 1, "updates": 400, "levels": 8, "lr": 5e-3, "average": 0.9}
 DREAMS = {"period": 32, "samples": 40, "least": 20, "model": {"width": 8, "blocks": 1, "updates": 5, "levels": 3}}
 
 
@@ -182,6 +187,25 @@ def test_models_go_on_other_agents(name):
     after, metrics = jax.eval_shape(lambda run: one.chunk(run, 16), run)
     assert jax.tree.structure(after) == jax.tree.structure(run)
     assert {"model/error", "denoiser/loss"} & set(metrics)
+
+
+@pytest.mark.parametrize("name", ["coplanner", "synther"])
+def test_the_right_action_is_learned_from_what_was_never_experienced(name):
+    """Probe 5, where it depends on what is seen: of a batch of 32 one or two are real, the others made up."""
+    env = probe(5, continuous=True)
+    own = {
+        "coplanner": {"period": 100, "starts": 100, "real": 0.03, "candidates": 2, "ahead": 1, "model": LEARNS},
+        "synther": {"period": 200, "samples": 200, "least": 50, "share": 0.95, "delay": 1, "model": DREAMS_TRUE},
+    }
+    recipe = made(name, env, **SOFT, **{name: own[name]})
+    one = loop(env, recipe)
+
+    def both(key):
+        run, metrics = one.chunk(one.init(key), 400)
+        return evaluate(env, recipe.agent, run.parts, key, 32)["return"].mean(), metrics["critic/td_error"]
+
+    score, error = jax.jit(both)(KEY)
+    assert score > 0.85 and jnp.isfinite(error)  # 1 is the best, and 0.75 what the best blind action earns
 
 
 # ------------------------------------------------------------------------------------------------------------- terms
