@@ -21,7 +21,7 @@ from jaxrl.equations.diffusion import (
     scaling,
     straightening_loss,
 )
-from jaxrl.models.diffusion import Config
+from jaxrl.models.diffusion import Config, descended
 from jaxrl.models.flow import flow
 
 KEY = jax.random.key(9)
@@ -154,6 +154,18 @@ def test_a_flow_in_pieces_costs_nothing_with_as_many_steps():
     ahead = straightening_loss(pieces, path[0], path[4], times[0], times[4])
     assert_allclose(ahead, 0, atol=1e-9)
     assert straightening_loss(pieces, path[0], path[9], times[0], times[9]) > 0.1
+
+
+def test_few_updates_leave_little_of_the_first_parameters_in_the_average():
+    """Of .995, once in ten of 400 updates, alone four fifths would be left; and averages of 3 are by hand."""
+    to_zero = lambda x, key: (x**2).sum()
+    averaged, losses = jax.jit(lambda x: descended(to_zero, x, KEY, Config(updates=400, lr=0.1)))(jnp.full(3, 5.0))
+    assert losses[-1] < 1e-3 and (jnp.abs(averaged) < 0.25).all()
+    away = lambda x, key: -1e3 * x  # Adam goes up by the rate each time: to 1, 1 + 3/4, 1 + 3/4 + 1/4
+    averaged, _ = descended(away, jnp.float32(0), KEY, Config(updates=3, lr=1.0, apart=1))
+    rate = lambda n: 1 - n ** (-2 / 3)
+    by_hand = 2 + rate(3) * (1.75 + rate(2) * (1 - 1.75) - 2)
+    assert_allclose(averaged, by_hand, rtol=1e-4)
 
 
 def test_a_flow_makes_what_it_was_shown_in_steps_that_cost_least():

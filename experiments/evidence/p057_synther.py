@@ -8,7 +8,9 @@ DREAMS = {
     "period": 1_000,
     "samples": 5_000,
     "least": 500,
-    "model": {"width": 128, "blocks": 3, "updates": 3_000, "lr": 1e-3, "levels": 24},
+    "delay": 1,
+    "plain_reward": False,
+    "model": {"width": 128, "blocks": 3, "updates": 3_000, "lr": 1e-3, "average": 0.95, "levels": 24},
 }
 
 CLAIMS = (
