@@ -160,6 +160,18 @@ def test_an_end_is_known_or_learned():
             assert (out.discount == data["discount"]).mean() > 0.8  # drawn: near the border it is uncertain
 
 
+def test_angles_are_told_from_where_they_point():
+    """Members see sine and cosine of the second number alone, and tell the same after a turn of it."""
+    model = dynamics(LINEAR, Config(**SMALL, angles=(1,)))
+    part, obs = model.init(KEY), jnp.array([[0.3, 0.7]])
+    assert part["members"]["Dense_0"]["kernel"].shape == (3, 4, 32)  # the first, sine and cosine, the action
+    mean = lambda turn: model.tell(part, obs + jnp.array(turn), jnp.zeros((1, 1))).mean
+    assert_allclose(mean([0.0, 2 * np.pi]), mean([0.0, 0.0]), atol=1e-5)
+    assert jnp.abs(mean([2 * np.pi, 0.0]) - mean([0.0, 0.0])).max() > 1e-3
+    with pytest.raises(BadInput, match="angles has 2, and an observation here has numbers 0 to 1"):
+        dynamics(LINEAR, Config(**SMALL, angles=(2,)))
+
+
 def test_actions_may_be_discrete():
     model = dynamics(Specs(FLOATS(2), Discrete(3)), Config(**SMALL))
     out = jax.jit(model.step)(model.init(KEY), jnp.zeros((5, 2)), jnp.array([0, 1, 2, 0, 1]), KEY)
@@ -172,6 +184,7 @@ def test_actions_may_be_discrete():
         ({"members": 0}, "members is 0"),
         ({"members": 3, "elites": 4}, "elites is 4, more than the 3 members"),
         ({"held_out": 1.0}, "held_out is 1.0"),
+        ({"beta": 2.0}, "beta is 2.0"),
     ],
 )
 def test_bad_numbers_of_an_ensemble_are_named(how, sentence):

@@ -31,6 +31,7 @@ class Config:
     members: int = 7
     elites: int = 5  # of the members, which make the model's steps
     widths: tuple[int, ...] = (200, 200, 200, 200)  # hidden widths of a member
+    angles: tuple[int, ...] = ()  # which numbers of an observation are angles, in radians: members see sine and cosine
     lr: float = 1e-3  # Adam
     batch: int = 256  # transitions of a member's minibatch; few data ask for a smaller one
     decay: tuple[float, float] = (2.5e-5, 1e-4)  # half the penalty of squared weights, in the first and the last layer
@@ -91,8 +92,13 @@ def dynamics(specs: Specs, config: Config = Config()) -> Model:
     """The ensemble for an environment. Raises BadInput unless its observations are one vector."""
     d, known = flat(specs.observation), specs.over is not None
     dims = specs.action.n if isinstance(specs.action, Discrete) else math.prod(specs.action.shape)
+    for i in config.angles:
+        if not 0 <= i < d:
+            raise BadInput(f"angles has {i}, and an observation here has numbers 0 to {d - 1}: name some of these.")
+    turning, straight = (jnp.array([i for i in range(d) if (i in config.angles) == turns], int) for turns in (1, 0))
+    seen = d + len(turning) + dims  # numbers that a member sees
     mlp = MLP(config.widths, 2 * (1 + d) + (not known), jax.nn.swish, kernel_init=truncated(0.5))
-    one = net(mlp, jax.ShapeDtypeStruct((d + dims,), jnp.float32))
+    one = net(mlp, jax.ShapeDtypeStruct((seen,), jnp.float32))
     tx, m = optax.adam(config.lr), config.members
     decays = jnp.linspace(*config.decay, len(config.widths) + 1)
 
@@ -101,11 +107,13 @@ def dynamics(specs: Specs, config: Config = Config()) -> Model:
         bounds = {"high": jnp.full(1 + d, 0.5), "low": jnp.full(1 + d, -10.0)}
         learned = {"members": members, "bounds": bounds}
         unit = lambda n: {"mean": jnp.zeros(n), "std": jnp.ones(n)}
-        norm = {"input": unit(d + dims), "told": unit(1 + d)}
+        norm = {"input": unit(seen), "told": unit(1 + d)}
         return {**learned, "norm": norm, "elites": jnp.arange(config.elites), "adam": tx.init(learned)}
 
     def inputs(obs, action):
-        return jnp.concatenate([obs, encoded(specs.action, action)], axis=-1)
+        angles = obs[..., turning]
+        sides = [obs[..., straight], jnp.sin(angles), jnp.cos(angles)] if len(turning) else [obs]
+        return jnp.concatenate([*sides, encoded(specs.action, action)], axis=-1)
 
     def member(parameters, bounds, norm, x):
         """One member at inputs [B, ...]: mean, log_var [B, 1 + d], standardised, and an end's logit [B] or None."""
