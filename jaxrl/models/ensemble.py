@@ -6,8 +6,8 @@ hold-out was told best; the best few members make the model's steps. Deviations:
 from a member's bootstrap; whether a transition ends the task is `Specs.over` or, where observations do not tell, a
 further output; what is told has unit variance over the data, reward and each change by itself, as otherwise the
 smaller ones are learned late and their variances later still (Barkley and Fridovich-Keil 2025); and errors count more
-where they are expected (Seitzer et al. 2022). With neither, MBPO learns no task of the control suite that we tried. A
-member whose numbers are no longer finite goes back to what it was when they last were.
+where they are expected (Seitzer et al. 2022). A member whose numbers are no longer finite goes back to what it was when
+they last were.
 """
 
 import math
@@ -26,7 +26,7 @@ from jaxrl.nets import MLP, net, truncated
 
 @dataclass(frozen=True)
 class Config:
-    """What an ensemble is and how it is fitted; the defaults are the authors' of MBPO."""
+    """What an ensemble is and how it is fitted; the defaults are the authors' of MBPO, but for `beta`."""
 
     members: int = 7
     elites: int = 5  # of the members, which make the model's steps
