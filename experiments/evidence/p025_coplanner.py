@@ -24,6 +24,23 @@ def spread(run, recipe, env, key):
     return -(share * jnp.log(jnp.maximum(share, 1e-9))).sum()
 
 
+def astray(run, recipe, env, key):
+    """Minus how far the last rollouts end from where they should: root mean square, in the spread of a change."""
+    import jax
+    import jax.numpy as jnp
+
+    from envs.classic import pendulum
+
+    def after(obs, action):
+        body = jnp.stack([jnp.arctan2(obs[1], obs[0]), obs[2]])
+        angle, velocity = pendulum.advance(body, pendulum.TORQUE * action[0], pendulum.CONTEXT)
+        return jnp.stack([jnp.cos(angle), jnp.sin(angle), velocity])
+
+    pile, spread = run.source["model"], run.parts["model"]["norm"]["told"]["std"][1:]
+    off = (pile.rows["next_obs"] - jax.vmap(after)(pile.rows["obs"], pile.rows["action"])) / spread
+    return -jnp.sqrt((off**2).mean(axis=1).mean(where=jnp.arange(len(off)) < pile.count))
+
+
 FOUR = {
     "neither": arm(None, None),
     "avoids": arm(2.0, None),
@@ -54,5 +71,16 @@ CLAIMS = (
         checks=(Better("seeks", "neither"),),
         expected="an entropy 1.2 times as large",
         scales={"smoke": Scale(600, 1), "cpu": Scale(1_200, 8), "gpu": Scale(5_000, 10)},
+    ),
+    Claim(
+        id="p025-error",
+        paper=25,
+        claim="The model errs less in rollouts that avoid its doubt.",
+        environment=WHERE,
+        metric="minus the root mean square error of rollouts' next observations, in standard deviations of a change",
+        arms={name: Left(FOUR[name], astray) for name in ("neither", "avoids")},
+        checks=(Better("avoids", "neither"),),
+        expected="0.8 times the error",
+        scales={"smoke": Scale(600, 1), "cpu": Scale(1_600, 8), "gpu": Scale(5_000, 10)},
     ),
 )
