@@ -77,5 +77,6 @@ def full(task: str) -> Claim:
 CLAIMS = (
     *(full(task) for task in PUBLISHED),
     sooner("cartpole-swingup", 8, 400_000),
+    sooner("pendulum-swingup", 8, 400_000),
     sooner("reacher-easy", 4, 200_000, angles=(0, 1), episodes=32),
 )
