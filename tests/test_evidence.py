@@ -338,6 +338,19 @@ def test_the_table_of_base_learners_is_what_the_records_say():
         assert float(share) == pytest.approx(np.mean([arm["iqm"] / most for arm, most in zip(arms, best)]), abs=0.005)
 
 
+def test_what_models_gave_is_what_the_records_say():
+    text = (docs.DOCS / "learning-from-models.md").read_text()
+    rows = re.findall(r"^\| (.*\(`.*) \| (.*) \| .* \|$", text, re.M)
+    assert len(rows) == 14
+    for about, found in rows:
+        records = [docs.DOCS / "results" / "evidence" / f"{name}-cpu.json" for name in re.findall(r"`([\w-]+)`", about)]
+        arms = [arm for path in records for arm in json.loads(path.read_text())["arms"].values()]
+        for three in re.findall(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]", found):
+            digits = len(three[0].partition(".")[2])
+            said = [tuple(f"{arm[key]:.{digits}f}" for key in ("iqm", "low", "high")) for arm in arms]
+            assert three in said, (about, three)
+
+
 def test_a_row_a_paper():
     listed = json.loads((docs.DOCS / "papers.json").read_text())
     assert [row["number"] for row in listed] == list(range(1, 108))
