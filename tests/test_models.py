@@ -61,6 +61,8 @@ def test_moments_and_errors_are_of_masked_rows():
     found = moments(x, mask)
     assert_allclose(found["mean"], [2, 5])
     assert_allclose(found["std"], [1, 1])  # what does not vary is left as it is
+    same = jnp.full((1_001, 1), 0.1)  # nor does this, whose mean and deviation are rounded
+    assert_array_equal(moments(same, jnp.ones(1_001, bool))["std"], [1.0])
     told = jnp.stack([x, x + 2])
     assert_allclose(held_out_error(told, x.at[2].set(0.0), mask), [0, 4])
 
@@ -123,6 +125,17 @@ def test_members_disagree_where_there_were_no_data(fitted):
     action = jnp.zeros((200, 1))
     doubts = [survey(part, obs, action, KEY)[1] for obs in (near, far)]
     assert doubts[1].mean() > 3 * doubts[0].mean()
+
+
+def test_doubt_has_no_unit():
+    """The same members, where all that is told varies ten times as much, disagree ten times as far: the same doubt."""
+    model = dynamics(LINEAR, Config(**SMALL))
+    part, obs, action = model.init(KEY), jnp.ones((5, 2)), jnp.zeros((5, 1))
+    told = {"mean": jnp.zeros(3), "std": jnp.full(3, 10.0)}
+    wider = {**part, "norm": {**part["norm"], "told": told}}
+    (near, doubt), (far, same) = (model.survey(each, obs, action, KEY) for each in (part, wider))
+    assert (doubt > 0).all() and jnp.abs(far.reward).mean() > 5 * jnp.abs(near.reward).mean()
+    assert_allclose(same, doubt, rtol=1e-4)
 
 
 def test_a_member_that_diverges_goes_back_to_what_it_was():

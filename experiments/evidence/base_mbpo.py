@@ -2,8 +2,8 @@
 
 As far as their plots can be read, the authors' curves end at about 3,300 for the hopper after 125,000 steps, 12,000 to
 13,000 for the cheetah after 400,000, 4,000 to 4,500 for the walker and 5,000 to 6,000 for the ant after 300,000.
-Deviations: rollouts begin in 20,000 states at each fit, where the authors' begin in 100,000. None of those has been run
-yet.
+Deviations: rollouts begin in 20,000 states at each fit, where the authors' begin in 100,000. None of the GPU's has been
+run yet.
 """
 
 from dataclasses import replace

@@ -2,7 +2,8 @@
 
 Of a few actions that the policy proposes, the one is done that a short look ahead in the model likes best. In the
 model's own rollouts the members' disagreement counts against it, in the world in its favour. Rewards are stored as the
-model tells them, and evaluation is the policy's own. Deviations: MBPO's; the warm-up's actions are uniform, where the
+model tells them, and evaluation is the policy's own. Deviations: MBPO's; disagreement is in the data's spreads, as the
+model is, where the authors' is in the units of rewards and observations; the warm-up's actions are uniform, where the
 authors' are of the untrained policy.
 """
 

@@ -31,7 +31,7 @@ class Config:
     batch: int = 256
     lr: float = 3e-4  # AdamW, falling to 0 as a cosine
     clip: float = 1.0  # global norm of a gradient
-    average: float = 0.995  # what stays of the averaged parameters, once in `apart` updates
+    average: float = 0.995  # what stays of the averaged parameters, at most, once in `apart` updates
     apart: int = 10
     levels: int = 32  # steps down from noise to a sample; the paper's is 128
     churn: float = 80.0  # noise added on the way

@@ -272,11 +272,11 @@ def disagreement(each: Float[Array, "M B n"]) -> Float[Array, "B"]:
 
 
 def moments(x: Float[Array, "S n"], mask: Bool[Array, "S"]) -> dict[str, jax.Array]:
-    """Mean and standard deviation over the rows of a mask: 1 where hardly anything varies."""
+    """Mean and standard deviation over the rows of a mask: 1 where nothing varies, or what float32 makes of it."""
     count = jnp.maximum(mask.sum(), 1)
     mean = jnp.where(mask[:, None], x, 0).sum(axis=0) / count
     std = jnp.sqrt(jnp.where(mask[:, None], (x - mean) ** 2, 0).sum(axis=0) / count)
-    return {"mean": mean, "std": jnp.where(std < 1e-12, 1.0, std)}
+    return {"mean": mean, "std": jnp.where(std < 1e-12 + 1e-6 * jnp.abs(mean), 1.0, std)}
 
 
 def standard(x: jax.Array, norm: dict[str, jax.Array]) -> jax.Array:
