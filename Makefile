@@ -18,7 +18,7 @@ SEED    ?= 0
 RUN     ?= runs/$(AGENT)-$(ENV)-$(SEED)
 WORKERS ?= 2
 
-.PHONY: setup train test lint lock bench bench-peers evidence faults check-envs profile docs clean
+.PHONY: setup train test test-slow lint lock bench bench-peers evidence faults check-envs profile docs clean
 
 setup: $(READY)
 
@@ -35,6 +35,9 @@ train: $(READY)
 
 test: $(READY)
 	$(PY) -m pytest -q -n $(WORKERS) tests
+
+test-slow: $(READY)   # what takes too long for `make test`: every agent over devices, kills, full disks
+	$(PY) -m pytest -q -n $(WORKERS) -m slow tests
 
 lint: $(READY)
 	$(PY) -m ruff check .
