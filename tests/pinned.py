@@ -1,0 +1,205 @@
+"""One update at a time, against equations written out: what unit tests of agents share.
+
+An agent's rules are run one after another on small batches, and each is compared with a reference: a literal
+transcription of the paper's loss, differentiated by `jax.grad` and descended by an Adam of NumPy, or the parts that a
+formula gives. Only networks' `apply` is the product's own.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from jaxrl.core import Agent, BadInput, Box, Ctx, Specs
+
+LENGTH, DIMS, B = 3, 2, 6
+OBS, ACTION = (jax.ShapeDtypeStruct((n,), jnp.float32) for n in (LENGTH, DIMS))
+SPECS = Specs(OBS, Box((DIMS,)), limit=10)
+KEY = jax.random.key(11)
+
+
+def transitions(seed: int = 0, shape: tuple[int, ...] = (B,)) -> dict[str, np.ndarray]:
+    """A batch with an end that terminates (its discount is 0), a masked row and uneven weights."""
+    rng = np.random.default_rng(seed)
+    normal = lambda *more: rng.normal(size=(*shape, *more)).astype(np.float32)
+    batch = {"obs": normal(LENGTH), "next_obs": normal(LENGTH), "reward": normal()}
+    batch["action"] = rng.uniform(-1, 1, (*shape, DIMS)).astype(np.float32)
+    batch["discount"], batch["weight"] = np.ones(shape, np.float32), rng.uniform(0.5, 2, shape).astype(np.float32)
+    batch["discount"][1], batch["weight"][2] = 0, 0
+    return batch
+
+
+def mean(x, batch):
+    """sum(w x) over the number of rows that count."""
+    weight = batch["weight"]
+    return (weight * x).sum() / (weight > 0).sum()
+
+
+def disturbed(parts: dict, *names: str, by: float = 0.2, seed: int = 1) -> dict:
+    """The parts, those named with noise on every number, so that copies differ and no bias is 0."""
+    rng = np.random.default_rng(seed)
+    noisy = lambda x: x + jnp.asarray(by * rng.normal(size=x.shape), x.dtype)
+    return {**parts, **{name: jax.tree.map(noisy, parts[name]) for name in names}}
+
+
+def member(parameters, i: int):
+    return jax.tree.map(lambda x: x[i], parameters)
+
+
+def squashed(output, key, weights=1.0):
+    """a = tanh(mean + std noise) [B, dims] and log pi(a) [B] by the change of variables (SAC, appendix C).
+
+    The log standard deviation is within [-5, 2]; row i draws from `split(key, B)[i]`.
+    """
+    center, log_std = normal(output)
+    noise = jnp.stack([jax.random.normal(one, center.shape[1:]) for one in jax.random.split(key, center.shape[0])])
+    u = center + jnp.exp(log_std) * noise
+    log_normal = -(noise**2) / 2 - log_std - jnp.log(2 * jnp.pi) / 2
+    log_slope = -2 * (jnp.logaddexp(u, -u) - jnp.log(2))  # of 1 - tanh(u)^2 = 1 / cosh(u)^2
+    return jnp.tanh(u), (weights * (log_normal - log_slope)).sum(axis=1)
+
+
+def normal(output):
+    """Mean and log standard deviation within [-5, 2] of an actor's output."""
+    dims = output.shape[-1] // 2
+    return output[..., :dims], (2 - 5) / 2 + (2 + 5) / 2 * jnp.tanh(output[..., dims:])
+
+
+# ------------------------------------------------------------------------------------------------------------- rules
+
+
+class Descended:
+    """What Adam (Kingma and Ba 2015, algorithm 1; with AdamW's decay) makes of a literal loss.
+
+    Args:
+        loss: `(live, parts, batch, key) -> (value, metrics)`, which takes its constants from `parts`.
+        learns: of each part that it moves, its optimiser's settings: lr, and b1 and decay where they are not usual.
+        period: it learns with the last update of so many, and nothing happens with the others.
+        sets: parts whose new values the loss has among its metrics.
+        clip: of the gradient's global norm.
+    """
+
+    def __init__(self, loss: Callable, learns: dict[str, dict], period: int = 1, sets: tuple = (), clip=None):
+        self.slope = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        self.learns, self.period, self.sets, self.clip = learns, period, sets, clip
+        self.count, self.m, self.v = 0, {}, {}
+
+    def check(self, update, before, after, state, found, batch, key):
+        if update % self.period != self.period - 1:
+            same(after, before)
+            assert all(np.isnan(x).all() for x in jax.tree.leaves(found))
+            return
+        (value, metrics), slope = self.slope({name: before[name] for name in self.learns}, before, batch, key)
+        new = {name: metrics.pop(name) for name in self.sets}
+        near(found, {"loss": value, **metrics})
+        if self.clip is not None:
+            norm = np.sqrt(sum((np.asarray(g) ** 2).sum() for g in jax.tree.leaves(slope)))
+            slope = jax.tree.map(lambda g: g * min(1, self.clip / norm), slope)
+        self.count += 1
+        for name, how in self.learns.items():
+            new[name] = self.stepped(name, before[name], slope[name], **how)
+            near(moment(state, "mu")[name], self.m[name], part=name)
+            near(moment(state, "nu")[name], self.v[name], part=name)
+        near(after, {**before, **new})
+
+    def stepped(self, name, parameters, slope, lr, b1=0.9, b2=0.999, decay=0.0):
+        none = jax.tree.map(lambda g: np.zeros(g.shape), slope)
+        old_m, old_v = self.m.get(name, none), self.v.get(name, none)
+        m = self.m[name] = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * np.asarray(g), old_m, slope)
+        v = self.v[name] = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * np.asarray(g) ** 2, old_v, slope)
+        rate = lambda m, v: (m / (1 - b1**self.count)) / (np.sqrt(v / (1 - b2**self.count)) + 1e-8)
+        return jax.tree.map(lambda x, m, v: x - lr * (rate(m, v) + decay * np.asarray(x)), parameters, m, v)
+
+
+class Put:
+    """What a formula makes of parts: `fn(parts, batch) -> the parts that it changes`, with the last of `period`."""
+
+    def __init__(self, fn: Callable, period: int = 1):
+        self.fn, self.period = fn, period
+
+    def check(self, update, before, after, state, found, batch, key):
+        due = update % self.period == self.period - 1
+        near(after, {**before, **(self.fn(before, batch) if due else {})})
+
+
+def tracked(source: str, target: str, tau: float, period: int = 1) -> Put:
+    """Polyak averaging: (1 - tau) target + tau source."""
+    mix = lambda new, old: (1 - tau) * np.asarray(old) + tau * np.asarray(new)
+    return Put(lambda parts, batch: {target: jax.tree.map(mix, parts[source], parts[target])}, period)
+
+
+def agrees(agent: Agent, parts: dict, references: dict[str, Any], batches: list[dict], kind: str = "rules") -> dict:
+    """Each rule's every update is what its reference says, in this order; returns the parts after the last.
+
+    Update i has the key `fold_in(KEY, i)`, and all rules of an update the same.
+    """
+    rules = getattr(agent, kind)
+    assert list(rules) == list(references)
+    run = {name: jax.jit(rule.update) for name, rule in rules.items()}
+    states = {name: rule.init(parts) for name, rule in rules.items()}
+    for i, batch in enumerate(batches):
+        key = jax.random.fold_in(KEY, i)
+        for name, reference in references.items():
+            ctx = Ctx(key, jnp.int32(10 * i), jnp.int32(i))
+            after, states[name], found = run[name](parts, states[name], batch, ctx)
+            reference.check(i, parts, after, states[name], found, batch, key)
+            parts = after
+    return parts
+
+
+def moment(state, name: str) -> dict:
+    """Adam's `mu` or `nu` by part, wherever in an optimiser's state it is."""
+    found = {}
+    for _, tree in optax.tree_utils.tree_get_all_with_path(state, name):
+        found |= {part: value for part, value in tree.items() if not isinstance(value, optax.MaskedNode)}
+    return found
+
+
+def same(a, b):
+    """Equal structures, and equal in every bit."""
+    jax.tree.map(assert_array_equal, a, b)
+
+
+def near(a, b, part: str = ""):
+    """Equal structures, and numbers as near as float32 computes them."""
+    assert jax.tree.structure(a) == jax.tree.structure(b), part
+    for (path, x), y in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b)):
+        if jnp.issubdtype(jnp.asarray(x).dtype, jax.dtypes.prng_key):
+            continue
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        assert_allclose(x, y, rtol=2e-4, atol=2e-5 * max(np.abs(y).max(), 1e-3), err_msg=part + str(path))
+
+
+# ----------------------------------------------------------------------------------------------------- configurations
+
+
+def bounded(kind: type, lowest: dict[str, float], ranges: dict[str, tuple[float, float]] | None = None, **base):
+    """A configuration takes each number at its bound, and refuses it beyond, by its name."""
+    ends = [(name, low, low - (1 if isinstance(low, int) else 1e-4)) for name, low in lowest.items()]
+    for name, (low, high) in (ranges or {}).items():
+        ends += [(name, low, low - 1e-4), (name, high, high + 1e-4)]
+    for name, inside, outside in ends:
+        kind(**{**base, name: inside})
+        with pytest.raises(BadInput, match=f"^{name} is "):
+            kind(**{**base, name: outside})
+
+
+def defaults(config: Any, **wanted):
+    """The configuration's numbers, all of them."""
+    assert asdict(config) == wanted
+
+
+def replayed(recipe) -> tuple[int, int]:
+    """Transitions that a recipe's source keeps, and those in a batch of it."""
+    one = jax.tree.map(lambda x: np.stack([x[: recipe.num_envs]]), transitions(shape=(max(B, recipe.num_envs),)))
+    example = {**one, "end": one.pop("weight") == 0}
+    s = jax.eval_shape(recipe.source.init, example)
+    batch = jax.eval_shape(recipe.source.sample, s, {}, KEY)
+    held = jax.eval_shape(recipe.source.everything, s)["reward"].size  # with a slot for each environment's newest
+    return held - recipe.num_envs, batch["reward"].shape[0]
