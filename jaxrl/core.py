@@ -292,7 +292,8 @@ class Agent:
     `views` are functions of parts that mechanisms put on top look through, by name. An actor-critic has 'encode',
     (parts, obs [B, ...]) -> features [B, ...]; 'q', (parts, features, action) -> [n, B]; as `Net.within` has it,
     'actor', (parts, features), and 'critic', (parts, features, action); and where its noise is the part 'std', 'noise',
-    (parts, frames) -> what that is after so many frames.
+    (parts, frames) -> what that is after so many frames; 'cost', (parts, error) -> what the critics' loss makes of an
+    error, is there where that is not its square.
 
     `init(key) -> parts`; `act(parts, memory, obs, ctx, explore) -> (action, memory, extras)` for **one** environment
     (the loop vmaps it; `explore` is a Python bool; extras is a dict kept with the transition); `memory()` is what an

@@ -157,14 +157,16 @@ def test_a_flow_in_pieces_costs_nothing_with_as_many_steps():
 
 
 def test_few_updates_leave_little_of_the_first_parameters_in_the_average():
-    """Of .995, once in ten of 400 updates, alone four fifths would be left; and averages of 3 are by hand."""
+    """Of .995, once in ten of 400 updates, alone four fifths would be left; and averages past 100 are by hand."""
     to_zero = lambda x, key: (x**2).sum()
     averaged, losses = jax.jit(lambda x: descended(to_zero, x, KEY, Config(updates=400, lr=0.1)))(jnp.full(3, 5.0))
     assert losses[-1] < 1e-3 and (jnp.abs(averaged) < 0.25).all()
-    away = lambda x, key: -1e3 * x  # Adam goes up by the rate each time: to 1, 1 + 3/4, 1 + 3/4 + 1/4
-    averaged, _ = descended(away, jnp.float32(0), KEY, Config(updates=3, lr=1.0, apart=1))
-    rate = lambda n: 1 - n ** (-2 / 3)
-    by_hand = 2 + rate(3) * (1.75 + rate(2) * (1 - 1.75) - 2)
+    away = lambda x, key: -1e3 * x  # Adam goes up by the rate each time
+    averaged, _ = descended(away, jnp.float32(0), KEY, Config(updates=135, lr=1.0, average=0.88))
+    x = np.cumsum(0.5 * (1 + np.cos(np.pi * np.arange(135) / 135)))
+    by_hand = x[100]
+    for i, stays in ((110, 1 - 11 ** (-2 / 3)), (120, 1 - 21 ** (-2 / 3)), (130, 0.88)):
+        by_hand = stays * by_hand + (1 - stays) * x[i]
     assert_allclose(averaged, by_hand, rtol=1e-4)
 
 

@@ -137,7 +137,7 @@ def test_batches_are_mostly_of_the_model():
     recipe = made("mbpo", batch=256, capacity=400, mbpo=OWN)
     s = recipe.source.init(jax.eval_shape(lambda: loop(ENV, recipe).collect(loop(ENV, recipe).init(KEY))[1]))
     full = {**s, "model": s["model"]._replace(count=jnp.int32(9))}
-    assert_array_equal(np.bincount(recipe.source.sample(full, {}, KEY)["source"]), [13, 243])
+    assert_array_equal(np.bincount(recipe.source.sample(full, {}, KEY)["source"]), [12, 244])  # int(0.05 * 256)
 
 
 def trained(name, ticks, **settings):
@@ -239,7 +239,8 @@ def test_mex_adds_the_value_and_nothing_at_weight_zero(base):
     parts = plain.agent.init(KEY)
     loss = lambda recipe: recipe.agent.rules["critic"].loss({"critic": parts["critic"]}, parts, batch_of(), KEY)[0]
     q = plain.agent.views["q"](parts, batch_of()["obs"], batch_of()["action"])
-    assert_allclose(loss(some) - loss(plain), -0.3 * q.sum(axis=0).mean(), rtol=1e-4, atol=1e-6)
+    eta = {"td3": 0.3, "sac": 0.15}[base]  # SAC's critics descend half of the square
+    assert_allclose(loss(some) - loss(plain), -eta * q.sum(axis=0).mean(), rtol=1e-4, atol=1e-6)
     out = made(f"{base}+mex", mex={"standing_out": True})
     assert jnp.isfinite(stepped(out)[2]["loss"])
 
@@ -257,7 +258,8 @@ def test_the_model_is_pushed_to_what_is_better_than_the_rest():
     slope = lambda advantage: jax.grad(
         lambda m: mex_mb.pushed(mex_mb.log_likelihood(m + mean, log_var, x), jnp.asarray(advantage))
     )(jnp.float32(0))
-    assert slope([[1.0, -1.0]]) > 0.9 and slope([[-1.0, 1.0]]) < -0.9
+    assert_allclose(slope([[1.0, -1.0]]), 0.5**0.5, rtol=1e-5)  # of two, standardised by sqrt 2
+    assert_allclose(slope([[-1.0, 1.0]]), -(0.5**0.5), rtol=1e-5)
     assert slope([[1.0, 1.0]]) == 0  # alike is standardised to nothing
 
     # Critics that like the first number of an observation: members that are pushed tell of more of it.

@@ -12,6 +12,7 @@ from experiments.evidence import Better, Claim, Outcome, Scale, Trained, Trainin
 
 STARTS, HORIZON = 8, 10
 LATE = TrainingReturn(after=0.8)
+ADAM = {"eps": 1e-8, "b2": 0.999, "decay": 0.0}  # for replay and models alike; the authors' is AdamW's, dyna's default
 SIZES = {
     "double": False,
     "n": 1,
@@ -20,6 +21,7 @@ SIZES = {
     "warmup": 500,
     "capacity": 10_000,
     "num_envs": 1,
+    **ADAM,
 }
 
 
@@ -61,7 +63,7 @@ def arm(pipes: int, source: str, temperature: float = 0.03, lr: float = 1e-3) ->
     updates, task = (4, "pan-flute") if pipes == 5 else (2, "pan-flute-4")
     own = {**SIZES, "ratio": updates, "target_period": 20 * updates, "temperature": temperature, "lr": lr}
     if source == "learned":
-        return Trained("dqn+dyna", task, LATE, {**own, "batch": STARTS, "dyna": {"horizon": HORIZON}})
+        return Trained("dqn+dyna", task, LATE, {**own, "batch": STARTS, "dyna": {"horizon": HORIZON, "model": ADAM}})
     batch, changed = (STARTS * HORIZON, None) if source == "replay" else (STARTS, dreamt(pipes))
     return Trained("dqn", task, LATE, {**own, "batch": batch}, changed=changed)
 

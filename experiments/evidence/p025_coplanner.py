@@ -5,10 +5,11 @@ from experiments.evidence.modelled import Left, model_based
 
 WHOLE = TrainingReturn(after=0.0)
 BINS = 20
+REAL = 0.05  # share of a batch that was experienced, as MBPO has it; COPlanner's authors have none
 
 
 def arm(avoid: float | None, seek: float | None):
-    return model_based("sac+coplanner", "pendulum", WHOLE, coplanner={"avoid": avoid, "seek": seek})
+    return model_based("sac+coplanner", "pendulum", WHOLE, coplanner={"avoid": avoid, "seek": seek, "real": REAL})
 
 
 def spread(run, recipe, env, key):

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxrl.core import Agent, BadInput, Batch, Box, Discrete, Event, Key, Parts, PyTree, Recipe, Specs, below, unknown
 from jaxrl.nets import T2T, Conv, ConViT, Impala, Net, net, side_after
@@ -40,6 +41,13 @@ def falling(lr: float | jax.Array, frames: int) -> float | jax.Array | Callable[
     The clock is that of a tick's beginning: the first update has the whole rate, and the last still has some.
     """
     return lr if frames == 0 else lambda now: lr * jnp.maximum(1 - now / frames, 0)
+
+
+def fading(tx: optax.GradientTransformation, share: float | jax.Array) -> optax.GradientTransformation:
+    """An optimiser by which every parameter also falls by a share of itself at each step, whatever the rate is."""
+    if isinstance(share, int | float) and share == 0:
+        return tx
+    return optax.chain(tx, optax.add_decayed_weights(-share))
 
 
 def vector(agent: str, observation: PyTree) -> int:

@@ -2,12 +2,13 @@
 
 Of a few actions that the policy proposes, the one is done that a short look ahead in the model likes best. In the
 model's own rollouts the members' disagreement counts against it, in the world in its favour. Rewards are stored as the
-model tells them, and evaluation is the policy's own. Deviations: MBPO's; disagreement is in the data's spreads, as the
+model tells them, and evaluation is the policy's own. All members make the rollouts, of which alone is learned, as in
+the authors' code. Deviations: MBPO's; disagreement is in the data's spreads, as the
 model is, where the authors' is in the units of rewards and observations; the warm-up's actions are uniform, where the
 authors' are of the untrained policy.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,8 +23,10 @@ from jaxrl.planning import guided
 
 @dataclass(frozen=True)
 class Config(mbpo.Config):
-    """MBPO's numbers, with those of the look ahead."""
+    """MBPO's numbers, two of them changed, with those of the look ahead."""
 
+    real: float = 0.0
+    model: ensemble.Config = field(default_factory=lambda: ensemble.Config(elites=7, widths=(128, 128)))
     candidates: int = 5  # actions that the policy proposes
     ahead: int = 5  # steps of the look ahead, the first with a candidate
     gamma: float = 0.97  # discount a step of it, of reward and disagreement

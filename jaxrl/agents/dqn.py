@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl.agents.common import at_least, discrete, falling, numbers, within
+from jaxrl.agents.common import at_least, discrete, fading, falling, numbers, within
 from jaxrl.core import Agent, BadInput, Recipe, Specs, adam, every, mean, minimise, track
 from jaxrl.equations.categorical import cross_entropy, expected, projected, quantile_huber
 from jaxrl.equations.distributions import epsilon_greedy
@@ -33,6 +33,8 @@ class Config:
     dueling: bool = False  # a value and the actions' advantages around their mean, in place of values
     lr: float = 3e-4  # Adam; on Atari 2.5e-4 with c51 and 5e-5 with quantile
     eps: float = 1e-8  # Adam's; on Atari 0.01 / 32, with both
+    b2: float = 0.999  # Adam's, of the mean square
+    decay: float = 0.0  # share of itself by which every weight falls at an update, whatever lr is
     clip: float | None = None  # of the gradient's global norm; on Atari 10, with both
     decay_frames: int = 0  # frames over which lr falls linearly to 0; 0 keeps it
     gamma: float = 0.98  # discount a step
@@ -66,7 +68,7 @@ class Config:
             unroll=1,
             ratio=0,
         )
-        within(self, gamma=(0, 1), epsilon=(0, 1))
+        within(self, gamma=(0, 1), epsilon=(0, 1), b2=(0, 1), decay=(0, 1))
         if self.head == "c51" and not self.support[0] < self.support[1]:
             raise BadInput(f"support is {self.support}; its first end must be below its second.")
         if self.temperature is not None and numbers(self.temperature) and self.temperature <= 0:
@@ -174,9 +176,9 @@ def build(specs: Specs, config: Config, head: Head | None = None) -> Agent:
             action = jax.random.categorical(ctx.key, q / config.temperature)
         return action.astype(jnp.int32), memory, {}
 
-    descend = adam(falling(config.lr, config.decay_frames), clip=config.clip, eps=config.eps)
+    descend = adam(falling(config.lr, config.decay_frames), clip=config.clip, eps=config.eps, b2=config.b2)
     rules = {
-        "critic": minimise(critic_loss, descend, "critic", reads="target"),
+        "critic": minimise(critic_loss, fading(descend, config.decay), "critic", reads="target"),
         "target": every(config.target_period, track("critic", "target", 1.0)),
     }
     return Agent(init, act, rules)

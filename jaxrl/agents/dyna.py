@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, further
+from jaxrl.agents.common import at_least, fading, further
 from jaxrl.agents.mbpo import exploring
 from jaxrl.core import BadInput, Recipe, Specs, adam, fold, minimise, on
 from jaxrl.models import bits
@@ -27,6 +27,9 @@ class Config:
 
     def __post_init__(self):
         at_least(self, horizon=1)
+
+
+NUMBERS = {"eps": 1e-5, "b2": 0.99, "decay": 1e-6}  # AdamW's, of the base and of the model alike
 
 
 def add(recipe: Recipe, specs: Specs, config: Config, base: Any, model: bits.Model | None = None) -> Recipe:
@@ -69,5 +72,7 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any, model: bits.Mod
     init = further("dyna", agent, lambda key, parts: {"model": model.init(key)})
     everything = (*agent.shapes, "model")
     learned = {name: on(imagined, rule, reads=everything) for name, rule in agent.rules.items()}
-    rules = {"model": minimise(likelihood, adam(config.model.lr), "model"), **learned}
+    how = config.model
+    descend = fading(adam(how.lr, eps=how.eps, b2=how.b2), how.decay)
+    rules = {"model": minimise(likelihood, descend, "model"), **learned}
     return replace(recipe, agent=replace(agent, init=init, rules=rules))

@@ -32,7 +32,7 @@ class Config:
     horizon: tuple[int, int] = (1, 1)  # steps of a rollout, at first and in the end; the paper has up to 25
     grows: tuple[int, int] = (20_000, 150_000)  # frames between which the horizon does
     fits: int = 4  # after which a transition is forgotten
-    real: float = 0.05  # share of a batch that was experienced
+    real: float = 0.05  # share of a batch that was experienced, rounded down to transitions but to none only from 0
     model: ensemble.Config = field(default_factory=lambda: ensemble.Config(widths=(128, 128)))
 
     def __post_init__(self):
@@ -83,7 +83,7 @@ def add(
     if jax.tree.leaves(agent.memory()):
         raise BadInput("mbpo begins rollouts anywhere, and this agent has a memory of what was before: choose another.")
     everything = experienced("mbpo", recipe)
-    real = max(round(config.real * base.batch), 1)
+    real = max(int(config.real * base.batch), config.real > 0)
     if real >= base.batch:
         raise BadInput(f"real is {config.real}, which leaves the model nothing of a batch of {base.batch}: lower it.")
     memory = generated(config.fits * config.horizon[1] * config.starts, base.batch - real)

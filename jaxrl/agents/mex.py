@@ -2,7 +2,9 @@
 
 Estimation, planning and exploration are one objective: the least error, less a little of the value. This is its form
 without a model; `mex_mb` is the one with a model. The bonus is the authors' code's, of which two forms are there: the
-value of what was done, or how far the policy's action stands out from others.
+value of what was done, or how far the policy's action stands out from others. The weight is against squared errors, as
+the authors' is: where an agent's critics descend half of a square, the bonus is half as large. Deviation: each critic
+stands out from what it says itself, where the authors' code compares the second with what the first says of the data.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ from jaxrl.core import Recipe, Specs, also, mean
 class Config:
     """What MEX adds."""
 
-    eta: float = 0.001  # weight of the value; the authors' scripts for sparse rewards have 0.005
+    eta: float = 0.001  # weight of the value, where a squared error has 1; the authors' for sparse rewards is 0.005
     standing_out: bool = False  # whether it is of the policy's action, less log sum exp over others, rather than of all
 
     def __post_init__(self):
@@ -30,6 +32,7 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
     """The recipe whose critics are optimists. Raises BadInput where an agent shows no critics or no policy."""
     agent, dims = recipe.agent, continuous("mex", specs.action)
     look = viewed("mex", agent, "encode", "q", "policy")
+    cost = look.get("cost", lambda parts, error: error**2)
 
     def bonus(live, frozen, batch, key):
         parts = {**frozen, **live}
@@ -42,7 +45,8 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
             anything = jax.random.uniform(key_any, (q.shape[1], dims), minval=-1)
             others = jnp.stack([q, *(look["q"](parts, h, action) for action in (following, anything))])
             q = look["q"](parts, h, look["policy"](parts, h, key_now)) - jax.nn.logsumexp(others, axis=0)
-        return -config.eta * mean(q.sum(axis=0), batch), {"optimism": q.mean(axis=0)}
+        weight = config.eta * cost(parts, 1.0)  # with which a fixed target is met eta / 2 higher
+        return -weight * mean(q.sum(axis=0), batch), {"optimism": q.mean(axis=0)}
 
     reads = present(agent, "encoder", "code", *(("actor", "std") if config.standing_out else ()))
     return replace(

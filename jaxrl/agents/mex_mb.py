@@ -32,13 +32,14 @@ NUMBERS = mbpo.NUMBERS
 
 
 def log_likelihood(mean: jax.Array, log_var: jax.Array, x: jax.Array) -> jax.Array:
-    """Of independent normals, summed over the last axis."""
-    return jnp.vectorize(normal_log_prob, signature="(d),(d),(d)->()")(x, mean, 0.5 * log_var)
+    """Of independent normals [..., d], the mean over the last axis, as the authors' code has it."""
+    return jnp.vectorize(normal_log_prob, signature="(d),(d),(d)->()")(x, mean, 0.5 * log_var) / x.shape[-1]
 
 
 def pushed(log_prob: jax.Array, advantage: jax.Array) -> jax.Array:
     """The mean of log-probabilities, weighed by advantages that are standardised over all  (Liu et al.'s code)."""
-    standard = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    spread = advantage.std(ddof=1) if advantage.size > 1 else 0.0
+    standard = (advantage - advantage.mean()) / (spread + 1e-8)
     return (log_prob * jax.lax.stop_gradient(standard)).mean()
 
 

@@ -63,6 +63,11 @@ def lowest(q: jax.Array) -> jax.Array:
     return q.min(axis=0)
 
 
+def half_square(error: jax.Array) -> jax.Array:
+    """What an error of a critic costs."""
+    return 0.5 * error**2
+
+
 def gaussian(output: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and log standard deviation, within [-5, 2], before the tanh: each [..., dims], of an actor's output."""
     center, spread = jnp.split(output, 2, axis=-1)
@@ -131,7 +136,7 @@ def build(
         target = jax.vmap(clipped_q_target, in_axes=(0, 0, 1, 0))(batch["reward"], discount, q_next, bonus)
         error = critic.apply(live["critic"], batch["obs"], batch["action"], fold(key, NOW)) - target
         metrics = {"td_error": jnp.abs(error).mean(axis=0), "target": target}
-        return mean((0.5 * error**2).sum(axis=0), batch), metrics
+        return mean(half_square(error).sum(axis=0), batch), metrics
 
     def actor_loss(live, frozen, batch, key):
         action, log_prob = drawn_actions(
@@ -164,6 +169,7 @@ def build(
         "policy": lambda parts, obs, key: drawn_actions(actor.apply(parts["actor"], obs), key)[0],
         "actor": lambda parts, obs, key=None: actor.within(parts["actor"], obs),
         "critic": lambda parts, obs, action: critic.within(parts["critic"], obs, action),
+        "cost": lambda parts, error: half_square(error),
     }
     return Agent(init, act, rules, views=views)
 

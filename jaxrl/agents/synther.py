@@ -26,7 +26,7 @@ class Config:
     share: float = 0.5  # of a batch that is drawn
     least: int = 1_000  # transitions that have to be there for a refit
     delay: int = 20  # updates of the critics for one of the actor, where there is one
-    plain_reward: bool = True  # whether rewards are left as they are where all else is standardised
+    plain_reward: bool = True  # whether rewards are left as they are, as ends always are; all else is standardised
     model: diffusion.Config = field(default_factory=diffusion.Config)
 
     def __post_init__(self):
@@ -51,21 +51,22 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
         raise BadInput(f"share is {config.share}: of a batch of {base.batch} it leaves nothing to one of the two.")
     asked = specs.over is None  # whether an end is one more number
     columns = (d, dims, 1, d, 1)[: 5 if asked else 4]
-    model = diffusion.generator(sum(columns), config.model, (d + dims,) if config.plain_reward else ())
+    raw = (*((d + dims,) if config.plain_reward else ()), *((sum(columns) - 1,) if asked else ()))
+    model = diffusion.generator(sum(columns), config.model, raw)
     memory = generated(config.samples, drawn)
 
     def rows(data):
         """Transitions [S] as vectors [S, n]."""
-        parts = [data["obs"], data["action"], data["reward"][:, None], data["next_obs"], data["discount"][:, None]]
+        parts = [data["obs"], data["action"], data["reward"][:, None], data["next_obs"], 1 - data["discount"][:, None]]
         return jnp.concatenate(parts[: len(columns)], axis=1)
 
     def transitions(x):
         """Vectors [S, n] as transitions."""
         cuts = [sum(columns[: i + 1]) for i in range(len(columns) - 1)]
         obs, action, reward, next_obs, *end = jnp.split(x, cuts, axis=1)
-        discount = (end[0][:, 0] > 0.5).astype(jnp.float32) if asked else 1.0 - jax.vmap(specs.over)(next_obs)
+        over = end[0][:, 0] > 0.5 if asked else jax.vmap(specs.over)(next_obs)
         action = jnp.clip(action, -1, 1)
-        return {"obs": obs, "action": action, "reward": reward[:, 0], "discount": discount, "next_obs": next_obs}
+        return {"obs": obs, "action": action, "reward": reward[:, 0], "discount": 1.0 - over, "next_obs": next_obs}
 
     def refit(run, ctx):
         data = everything(run.source["online"])

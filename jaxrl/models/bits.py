@@ -23,7 +23,10 @@ class Config:
     """What the model is and how it learns; the paper's has three layers of 200."""
 
     widths: tuple[int, ...] = (64, 64)  # hidden widths of each of the three networks
-    lr: float = 1e-3  # Adam
+    lr: float = 1e-3  # AdamW
+    eps: float = 1e-5  # of it, as the authors have it
+    b2: float = 0.99
+    decay: float = 1e-6  # share of itself by which every weight falls at an update, whatever lr is
 
     def __post_init__(self):
         if not all(width >= 1 for width in self.widths):

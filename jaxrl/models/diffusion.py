@@ -19,6 +19,8 @@ from jaxrl.equations.diffusion import denoiser, denoising_loss, heun, noise_leve
 from jaxrl.models.ensemble import moments
 from jaxrl.nets import Denoising, Net, net
 
+COPIED = 100  # updates at first of which the average is the last
+
 
 @dataclass(frozen=True)
 class Config:
@@ -144,8 +146,9 @@ def descended(
 ) -> tuple[PyTree, Float[Array, "updates"]]:
     """Averaged parameters after the config's updates, and the losses on the way: AdamW, the rate falling to 0.
 
-    The n-th average keeps no more than 1 - n^(-2/3) of the one before, as in the library that SynthER averages with, so
-    that little is left of the first parameters however few the updates.
+    Once in `apart` updates an average is taken, which after i updates keeps no more of the one before than
+    1 - (1 + i - 100)^(-2/3), and nothing up to 100, as in the library that SynthER averages with: little is left of the
+    first parameters however few the updates.
     """
     schedule = optax.cosine_decay_schedule(config.lr, config.updates)
     tx = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule, b2=0.99, weight_decay=0.0))
@@ -155,8 +158,8 @@ def descended(
         value, slope = jax.value_and_grad(loss)(parameters, jax.random.fold_in(key, i))
         change, state = tx.update(slope, state, parameters)
         parameters = optax.apply_updates(parameters, change)
-        most = jnp.minimum(config.average, 1 - (1.0 + i // config.apart) ** (-2 / 3))
-        stays = jnp.where(i % config.apart == config.apart - 1, most, 1.0)
+        most = jnp.minimum(config.average, 1 - (1.0 + jnp.maximum(i - COPIED, 0)) ** (-2 / 3))
+        stays = jnp.where(i % config.apart == 0, most, 1.0)
         return (parameters, optax.incremental_update(parameters, averaged, 1 - stays), state), value
 
     start = (parameters, parameters, tx.init(parameters))

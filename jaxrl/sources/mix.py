@@ -13,7 +13,7 @@ from jaxrl.core import BadInput, Batch, PyTree, Recipe, Source, each_key, fold, 
 BOOKKEEPING = {"weight": 1, "index": 0}
 
 
-def mix(into: str, **named: Source) -> Source:
+def mix(into: str, stand_in: Source | None = None, **named: Source) -> Source:
     """Batches joined from named sources along the leading axis; new transitions go to the one called `into`.
 
     `mix(into="online", online=uniform(10**6, 128), offline=dataset(data, 128))` draws half of each batch from either:
@@ -22,6 +22,9 @@ def mix(into: str, **named: Source) -> Source:
 
     A batch holds the fields that all sources share, `weight` and `index` where any has them (1 and 0 for the others),
     and `source` int32 [B], the number of the source that each sample came from.
+
+    Args:
+        stand_in: what draws from the state of `into` for a source that is empty; None is that source itself.
 
     Raises:
         BadInput: `into` names none of the sources; at trace time, a shared field whose shapes or dtypes differ.
@@ -42,10 +45,12 @@ def mix(into: str, **named: Source) -> Source:
         kinds = {name: jax.eval_shape(draw[name], key) for name in order}
         sizes.update({name: _size(kind) for name, kind in kinds.items()})
         dress = _dresser(kinds)
+        experienced = lambda key: (stand_in or named[into]).sample(s[into], parts, key)
 
-        def stand_in(key, size):
+        def for_empty(key, size):
             """`size` samples from `into`, in as many draws as that takes."""
-            batches = jax.vmap(draw[into])(each_key(key, -(-size // sizes[into])))
+            each = _size(jax.eval_shape(experienced, key))
+            batches = jax.vmap(experienced)(each_key(key, -(-size // each)))
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], batches)
 
         def share(i, name):
@@ -54,7 +59,7 @@ def mix(into: str, **named: Source) -> Source:
             if name == into:
                 return {**own(), "source": jnp.full(size, i)}
             some = named[name].size(s[name]) > 0
-            batch = jax.lax.cond(some, own, lambda: dress(stand_in(key_share, size)))
+            batch = jax.lax.cond(some, own, lambda: dress(for_empty(key_share, size)))
             return {**batch, "source": jnp.full(size, jnp.where(some, i, order.index(into)))}
 
         shares = [share(i, name) for i, name in enumerate(order)]
@@ -103,10 +108,12 @@ def beside(recipe: Recipe, of: int, **named: Source) -> Recipe:
     Its events go on to see what they saw: the run, as if there were its own source alone.
 
     Args:
-        of: samples of a batch that are the recipe's own source's.
+        of: samples of a batch that are the recipe's own source's; of 0, that source is drawn from only while another is
+            empty.
     """
     events = tuple(event._replace(fn=_through(event.fn)) for event in recipe.events)
-    return replace(recipe, source=mix(into="online", online=thinned(recipe.source, of), **named), events=events)
+    source = mix("online", None if of else recipe.source, online=thinned(recipe.source, of), **named)
+    return replace(recipe, source=source, events=events)
 
 
 def _through(fn: Callable) -> Callable:
