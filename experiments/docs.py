@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.registry import TABLE
+from experiments.evidence.runner import spread
 
 DOCS = Path(__file__).parents[1] / "docs"
 MADE = "<!-- Made by `make docs`; edit the records, not this page. -->"
@@ -32,7 +33,10 @@ What our own base agents must solve, judged in the same way.
 EVIDENCE = """# Evidence
 
 Each claim that was tried, with what every arm of it scored: the interquartile mean over its seeds and that mean's 95 %
-interval, at equal steps. A finding is the difference that was asked for, and its interval. [papers.md](papers.md),
+interval, at equal steps; no interval where every seed scores the same. A finding is the difference that was asked for,
+and its interval. Intervals are made to cover with few seeds (`python -m experiments.coverage` measures how often), so
+that those of three seeds are wide and their verdicts often open; the bands of learning curves in figures from before
+December 2026 are percentile intervals, which are narrower. [papers.md](papers.md),
 [base-learners.md](base-learners.md) and [learning-from-models.md](learning-from-models.md) say what we make of it.
 
 """
@@ -127,7 +131,7 @@ def _paper(row: dict[str, Any], records: list[dict[str, Any]]) -> str:
 
 
 def _agent(record: dict[str, Any]) -> str:
-    score = _interval(record["treated"], "iqm")
+    score = spread(record["treated"], "iqm")
     return _row(record["claim"], _verdict(record), score, record["environment"], record["date"])
 
 
@@ -143,8 +147,8 @@ def evidence(records: list[dict[str, Any]]) -> str:
 
 def _claim(record: dict[str, Any]) -> str:
     stem = f"results/evidence/{record['id']}-{record['scale']}"
-    arms = "".join(_row(name, _interval(arm, "iqm")) for name, arm in record["arms"].items())
-    found = "".join(_row(check["check"], check["verdict"], _interval(check, "effect")) for check in record["checks"])
+    arms = "".join(_row(name, spread(arm, "iqm")) for name, arm in record["arms"].items())
+    found = "".join(_row(check["check"], check["verdict"], spread(check)) for check in record["checks"])
     command = f"    {record['command']}\n"
     return (
         f"## {record['id']}: {record['verdict']}\n\n{record['claim']}\n\n"
@@ -152,10 +156,6 @@ def _claim(record: dict[str, Any]) -> str:
         f"seeds. [Record]({stem}.json), [figure]({stem}.png).\n\n"
         f"| arm | score |\n|---|---|\n{arms}\n| finding | verdict | difference |\n|---|---|---|\n{found}\n{command}"
     )
-
-
-def _interval(of: dict[str, Any], middle: str) -> str:
-    return f"{of[middle]:.4g} [{of['low']:.4g}, {of['high']:.4g}]"
 
 
 def performance(records: list[dict[str, Any]]) -> str:

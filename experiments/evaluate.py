@@ -58,11 +58,12 @@ def main(args: Sequence[str]) -> int:
         compile_cache()
         from jaxrl.run.checkpoint import fingerprint
         from jaxrl.run.evaluation import returns, saved
+        from jaxrl.run.sinks import plain
         from jaxrl.statistics import interval, iqm
 
         run = saved(options.run, build)
         scores = returns(run, options.episodes)
-        low, high = interval(scores)
+        low, high = map(plain, interval(scores))
         line = {
             "return_iqm": float(iqm(scores)),
             "return_low": low,

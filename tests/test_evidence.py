@@ -24,7 +24,7 @@ from experiments.evidence import (
     overall,
 )
 from experiments.evidence import __main__ as command
-from experiments.evidence.runner import line, provenance, run
+from experiments.evidence.runner import judge_again, line, provenance, run
 from experiments.evidence.training import bounded, late_mean, train
 from jaxrl.core import Agent, BadInput, Box, Discrete, Env, Recipe, Source, Specs, TimeStep, first
 
@@ -64,6 +64,7 @@ def fake(**changes):
 # -------------------------------------------------------------------------------------------------------- verdicts
 
 FIVE = np.array([10.0, 11.0, 12.0, 13.0, 14.0])
+TWELVE = np.array([10.0, *[11.0] * 3, *[12.0] * 4, *[13.0] * 3, 14.0])
 
 
 @pytest.mark.parametrize(
@@ -81,8 +82,13 @@ FIVE = np.array([10.0, 11.0, 12.0, 13.0, 14.0])
         (AtLeast("a", 9.5), {"a": FIVE}, "supported"),
         (AtLeast("a", 12), {"a": FIVE}, "inconclusive"),
         (AtLeast("a", 14.5), {"a": FIVE}, "not supported"),
-        (OnMostSeeds("a", 11, share=0.8), {"a": FIVE}, "supported"),
-        (OnMostSeeds("a", 12, share=0.8), {"a": FIVE}, "not supported"),
+        (OnMostSeeds("a", 11, share=0.8), {"a": TWELVE}, "supported"),
+        (OnMostSeeds("a", 11, share=0.8), {"a": FIVE}, "inconclusive"),  # four of five may be half of all
+        (OnMostSeeds("a", 9, share=0.8), {"a": FIVE}, "inconclusive"),  # and so may five of five
+        (OnMostSeeds("a", 13.5, share=0.8), {"a": TWELVE}, "not supported"),
+        (OnMostSeeds("a", 11.5, share=0.8), {"a": TWELVE}, "inconclusive"),  # 8 of 12 reach it: below 0.8, perhaps
+        (AtLeast("a", 9.5), {"a": FIVE[:1]}, "inconclusive"),  # one seed has no interval
+        (Better("a", "b"), {"a": FIVE[:1], "b": FIVE[:1] - 9}, "inconclusive"),
     ],
 )
 def test_verdicts(check, scores, verdict):
@@ -137,9 +143,28 @@ def test_a_figure_lies_beside_the_record(tmp_path):
 
 def test_a_threshold_stands_in_for_the_baseline(tmp_path):
     record = run(fake(checks=(OnMostSeeds("treated", 21, share=0.8),)), "cpu", out=tmp_path)
-    assert record["verdict"] == "supported"
+    assert record["verdict"] == "inconclusive"  # four of five seeds
     assert record["baseline"] == {"name": "threshold", "iqm": 21}
     assert record["effect"] == 1
+
+
+def test_scores_that_no_seed_changes_have_no_interval(tmp_path):
+    same = lambda scale, seeds: Outcome(np.full(len(seeds), 3.0) + 1e-9 * np.arange(len(seeds)))
+    record = run(fake(arms={"plain": same, "treated": fixed(20.0)}, checks=(AtLeast("plain", 2),)), "cpu", out=tmp_path)
+    assert record["verdict"] == "supported" and record["arms"]["plain"]["low"] is None
+    assert record["checks"][0]["low"] is None and "effect 1; 1 of 1" in line(record)
+
+
+def test_a_record_is_judged_again_without_running_it(tmp_path):
+    run(fake(), "cpu", out=tmp_path)
+    path = tmp_path / "p000-cpu.json"
+    before = json.loads(path.read_text())
+    stern = fake(checks=(AtLeast("treated", 1000),), arms=dict.fromkeys(("plain", "treated", "aside")))
+    after = judge_again(stern, path)
+    assert after["verdict"] == "not supported" and after == json.loads(path.read_text())
+    assert after["arms"] == before["arms"] and after["commit"] == before["commit"]
+    with pytest.raises(BadInput, match="unknown arm in the record of p000 'other'"):
+        judge_again(fake(arms={"other": None, "plain": None, "treated": None}), path)
 
 
 def test_the_line_says_what_fails(tmp_path):
@@ -333,7 +358,8 @@ def test_the_table_of_base_learners_is_what_the_records_say():
     assert {name for name, *_ in rows} == set(tasks[0])
     for name, *cells, share in rows:
         arms = [task[name] for task in tasks]
-        assert cells == [f"{arm['iqm']:.0f} [{arm['low']:.0f}, {arm['high']:.0f}]" for arm in arms]
+        bounds = ["" if arm["low"] is None else f" [{arm['low']:.0f}, {arm['high']:.0f}]" for arm in arms]
+        assert cells == [f"{arm['iqm']:.0f}{told}" for arm, told in zip(arms, bounds)]
         best = [max(arm["iqm"] for arm in task.values()) for task in tasks]
         assert float(share) == pytest.approx(np.mean([arm["iqm"] / most for arm, most in zip(arms, best)]), abs=0.005)
 
@@ -344,7 +370,9 @@ def test_what_models_gave_is_what_the_records_say():
     assert len(rows) == 14
     for about, found in rows:
         records = [docs.DOCS / "results" / "evidence" / f"{name}-cpu.json" for name in re.findall(r"`([\w-]+)`", about)]
-        arms = [arm for path in records for arm in json.loads(path.read_text())["arms"].values()]
+        arms = [
+            arm for path in records for arm in json.loads(path.read_text())["arms"].values() if arm["low"] is not None
+        ]
         for three in re.findall(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]", found):
             digits = len(three[0].partition(".")[2])
             said = [tuple(f"{arm[key]:.{digits}f}" for key in ("iqm", "low", "high")) for arm in arms]
@@ -380,8 +408,8 @@ def test_papers_by_hand(tmp_path):
     assert "| built |  |\n" in table
     assert "| Treatment helps. | [supported](results/evidence/ours-cpu.json) (cpu, 5 seeds) | 22 [" in table
     section = docs.evidence(docs.records(tmp_path)).split("## ours: supported\n\nTreatment helps.\n")[1]
-    assert "\n| treated | 22 [20.67, 23.67] |\n" in section
-    assert "\n| treated >= 15 | supported | 7 [5.667, 8.667] |\n" in section
+    assert "\n| treated | 22 [20, 24] |\n" in section
+    assert "\n| treated >= 15 | supported | 7 [5, 9] |\n" in section
     run(claim, "gpu", out=tmp_path)
     assert "p000-gpu.json" in docs.papers(listed, docs.records(tmp_path))
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrl.statistics import difference, interval, iqm
+from jaxrl.statistics import difference, interval, iqm, proportion
 
 Verdict = Literal["supported", "not supported", "inconclusive"]
 Scores = dict[str, NDArray]  # by arm: [seeds]
@@ -57,7 +57,10 @@ Arm = Callable[[Scale, tuple[int, ...]], Outcome]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: `effect` lies within [low, high] with 95 % confidence; `level` is the score asked for."""
+    """What a check found: `effect` lies within [low, high] with 95 % confidence; `level` is the score asked for.
+
+    low and high are NaN where there is one seed, and equal where no score depends on the seed.
+    """
 
     check: str
     verdict: Verdict
@@ -112,7 +115,12 @@ class AtLeast:
 
 @dataclass(frozen=True)
 class OnMostSeeds:
-    """At least a `share` of the arm's seeds reach `level`: a count, so it is never inconclusive."""
+    """Most seeds reach `level`: at least a `share` of those that ran, and more than half of all that there could be.
+
+    Supported where that share of the seeds that ran reach it and the exact 95 % interval (Clopper and Pearson 1934) of
+    the probability that a seed does lies above one half, so that a level which half of all seeds reach is supported in
+    at most 2.5 % of cases; 6 seeds are the fewest that can. Not supported where the interval lies below `share`.
+    """
 
     treated: str
     level: float
@@ -126,7 +134,9 @@ class OnMostSeeds:
         values = np.asarray(scores[self.treated])
         reached, needed = int((values >= self.level).sum()), math.ceil(self.share * len(values) - 1e-9)
         check = f"{self.treated} >= {self.level:g} on at least {needed} of {len(values)} seeds (here {reached})"
-        return Finding(check, _verdict(reached >= needed, reached < needed), *_above(values, self.level), self.level)
+        low, high = proportion(reached, len(values))
+        verdict = _verdict(reached >= needed and low > 0.5, reached < needed and high < self.share)
+        return Finding(check, verdict, *_above(values, self.level), self.level)
 
 
 def _verdict(holds: bool, fails: bool) -> Verdict:

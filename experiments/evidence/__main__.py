@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scale", default="smoke", help="smoke (seconds), cpu (minutes to about an hour) or gpu")
     parser.add_argument("--tune", action="store_true", help="run on the tuning seeds, which judge nothing")
     parser.add_argument("--keep", action="store_true", help="run no arm again that is done: go on, or add arms")
+    parser.add_argument("--judge", action="store_true", help="run nothing: judge the scores of the records again")
     parser.add_argument("--out", type=Path, help="folder for the record and the figure")
     args = parser.parse_args(argv)
     try:
@@ -40,8 +41,17 @@ def _chosen(known, name):
 
 def _judge(chosen, args) -> int:
     from experiments.cli import compile_cache, quiet_stdout
-    from experiments.evidence.runner import line, run
+    from experiments.evidence.runner import COMMITTED, judge_again, line, run
 
+    if args.judge:
+        places = [(claim, (args.out or COMMITTED) / f"{claim.id}-{args.scale}.json") for claim in chosen]
+        missing = [place.name for _, place in places if args.id and not place.exists()]
+        if missing:
+            raise unknown("record", missing[0], [place.name for place in COMMITTED.glob("*.json")])
+        for claim, place in places:
+            if place.exists():
+                print(line(judge_again(claim, place)), flush=True)
+        return 0
     compile_cache()
     for claim in chosen:
         # Without names, what has no such scale is passed over rather than refused.

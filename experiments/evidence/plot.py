@@ -46,7 +46,8 @@ def _curves(ax, arms, colors) -> None:
 
 def _scores(ax, metric, arms, colors, levels) -> None:
     for at, (name, arm) in enumerate(arms.items()):
-        ax.hlines(at, arm["low"], arm["high"], color=colors[name], linewidth=9, alpha=0.35)
+        if arm["low"] is not None:
+            ax.hlines(at, arm["low"], arm["high"], color=colors[name], linewidth=9, alpha=0.35)
         ax.plot(arm["scores"], np.full(len(arm["scores"]), at), "o", color=colors[name], markersize=3, alpha=0.6)
         ax.plot(arm["iqm"], at, "|", color=colors[name], markersize=18, markeredgewidth=2.5)
     ax.margins(x=0.3 if levels else 0.05)  # room for what is written beside a level

@@ -63,20 +63,18 @@ def run(claim: Claim, scale: str, tune: bool = False, out: Path | None = None, k
             f"{claim.id} {scale}, {name}: {_figures(outcome.scores)} in {took['wall_seconds']:.1f} s", file=sys.stderr
         )
         write(draft, {**what, "arms": arms})
-    scores = {name: np.array(arm["scores"], np.float64) for name, arm in arms.items()}
-    findings = tuple(check.judge(scores) for check in claim.checks)
+    found = judged(claim, arms)
     record = {
         "id": claim.id,
         "paper": claim.paper,
         "claim": claim.claim,
-        "verdict": overall(findings),
+        "verdict": found.pop("verdict"),
         "scale": scale,
         "test_seeds": [] if tune else list(seeds),
         "tuning_seeds": list(claim.tuning_seeds),
         "metric": claim.metric,
-        **headline(claim, findings, arms),
+        **found,
         "expected": claim.expected,
-        "checks": [{"check": f.check, "verdict": f.verdict, **_numbers(f), "level": f.level} for f in findings],
         "seeds": list(seeds),
         "arms": arms,
         "environment": claim.environment,
@@ -88,6 +86,35 @@ def run(claim: Claim, scale: str, tune: bool = False, out: Path | None = None, k
     write(place, record)
     draft.unlink(missing_ok=True)
     draw(record, place.with_suffix(".png"))
+    return record
+
+
+def judged(claim: Claim, arms: dict[str, Any]) -> dict[str, Any]:
+    """The verdict of these arms' scores, the main check's two sides and effect, and all checks."""
+    scores = {name: np.array(arm["scores"], np.float64) for name, arm in arms.items()}
+    findings = tuple(check.judge(scores) for check in claim.checks)
+    checks = [{"check": f.check, "verdict": f.verdict, **_numbers(f), "level": f.level} for f in findings]
+    return {"verdict": overall(findings), **headline(claim, findings, arms), "checks": checks}
+
+
+def judge_again(claim: Claim, path: Path) -> dict[str, Any]:
+    """The record in a file with its scores judged by the checks and intervals of today; writes it and its figure.
+
+    Nothing is run: scores, commits and dates stay. Bands of learning curves stay as well, as the seeds' curves are not
+    in a record.
+
+    Raises:
+        BadInput: an arm of the claim that the record does not hold.
+    """
+    record = json.loads(path.read_text())
+    for name in claim.arms:
+        if name not in record["arms"]:
+            raise unknown(f"arm in the record of {claim.id}", name, record["arms"])
+    for arm in record["arms"].values():
+        arm |= _interval(arm["scores"])
+    record |= judged(claim, record["arms"])
+    write(path, record)
+    draw(record, path.with_suffix(".png"))
     return record
 
 
@@ -158,9 +185,9 @@ def line(record: dict[str, Any]) -> str:
     seeds = f"{len(record['test_seeds'])} test seeds" if record["test_seeds"] else "tuning seeds"
     checks = record["checks"]
     failing = [check for check in checks if check["verdict"] != "supported"]
-    effect = f"{checks[0]['check']}: effect {_spread(record)}"
+    effect = f"{checks[0]['check']}: effect {spread(record)}"
     rest = f"{len(checks) - len(failing)} of {len(checks)} checks hold"
-    why = "".join(f"; {c['verdict']}: {c['check']}, effect {_spread(c)}" for c in failing[:1] if c is not checks[0])
+    why = "".join(f"; {c['verdict']}: {c['check']}, effect {spread(c)}" for c in failing[:1] if c is not checks[0])
     remark = " A smoke run shows that the claim runs, not whether it holds." if record["scale"] == "smoke" else ""
     return f"{record['id']}: {record['verdict']} ({record['scale']}, {seeds}). {effect}; {rest}{why}.{remark}"
 
@@ -199,15 +226,20 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
 
 def _numbers(found: Finding) -> dict[str, float | None]:
-    return {name: _rounded(getattr(found, name)) for name in ("effect", "low", "high")}
+    return {"effect": _rounded(found.effect), **_bounds(found.low, found.high)}
 
 
 def _interval(scores) -> dict[str, float | None]:
     """IQM, low and high; null where nothing was measured."""
     if not len(scores):
         return dict.fromkeys(("iqm", "low", "high"))
-    low, high = interval(scores)
-    return {"iqm": _rounded(float(iqm(scores))), "low": _rounded(low), "high": _rounded(high)}
+    return {"iqm": _rounded(float(iqm(scores))), **_bounds(*interval(scores))}
+
+
+def _bounds(low: float, high: float) -> dict[str, float | None]:
+    """An interval in the record: null of one seed, and where no score depends on the seed."""
+    bounds = {"low": _rounded(low), "high": _rounded(high)}
+    return dict.fromkeys(bounds) if bounds["low"] == bounds["high"] else bounds
 
 
 def _since(start: float) -> float:
@@ -215,12 +247,12 @@ def _since(start: float) -> float:
 
 
 def _figures(scores) -> str:
-    found = _interval(scores)
-    return f"IQM {found['iqm']:g} [{found['low']:g}, {found['high']:g}]"
+    return f"IQM {spread(_interval(scores), 'iqm')}"
 
 
-def _spread(found: dict[str, float]) -> str:
-    return f"{found['effect']:.4g} [{found['low']:.4g}, {found['high']:.4g}]"
+def spread(of: dict[str, Any], middle: str = "effect") -> str:
+    """A figure with its interval, where there is one."""
+    return f"{of[middle]:.4g}" + ("" if of["low"] is None else f" [{of['low']:.4g}, {of['high']:.4g}]")
 
 
 def _rounded(x: float) -> float | None:

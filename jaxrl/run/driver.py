@@ -456,7 +456,7 @@ class Drive:
         if self.scores is None:
             self.scores = self.evaluate(self.at.run)
         good = self.scores is not None and bool(np.isfinite(self.scores).all())
-        low, high = interval(self.scores) if good else (None, None)
+        low, high = map(plain, interval(self.scores)) if good else (None, None)
         seconds, step = self.clock.stored(), int(self.at.run.step)
         line = {
             "return_iqm": float(iqm(self.scores)) if good else None,

@@ -1,4 +1,4 @@
-"""The learning curve of one run: the mean over its seeds and a 95 % bootstrap interval of that mean."""
+"""The learning curve of one run: the mean over its seeds and a 95 % interval of that mean."""
 
 from pathlib import Path
 
@@ -13,7 +13,8 @@ SCORES = {"evaluation/return": "return of the greedy policy", "episode/return": 
 def curve(rows: list[Row], path: Path, title: str) -> bool:
     """Draw the first of SCORES that the rows hold. False where matplotlib or the scores are missing.
 
-    With one seed there is a line alone: one number has no interval.
+    With one seed there is a line alone: one number has no interval. The axis spans what the seeds scored, beyond which
+    the interval of two or three reaches.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,12 +31,15 @@ def curve(rows: list[Row], path: Path, title: str) -> bool:
     many = f"mean of {seeds} seeds" if seeds > 1 else "1 seed"
     axes.plot(steps, mean, color="#1f5fa8", linewidth=1.8, marker="o", markersize=3, label=many)
     if seeds > 1:
-        axes.fill_between(steps, low, high, color="#1f5fa8", alpha=0.2, linewidth=0, label="95 % bootstrap interval")
+        axes.fill_between(steps, low, high, color="#1f5fa8", alpha=0.2, linewidth=0, label="95 % interval")
     axes.set_xlabel("environment steps (frames)")
     axes.set_ylabel(f"{SCORES[name]}\n(sum of rewards an episode)")
     axes.set_title(title, fontsize=10)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.set_xlim(left=0)
+    scores = [row[name] for row in rows if row.get(name) is not None]
+    margin = 0.05 * (max(scores) - min(scores)) or 1.0
+    axes.set_ylim(min(scores) - margin, max(scores) + margin)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="best")
     figure.savefig(path, dpi=130)
