@@ -71,7 +71,51 @@ def normal(output):
     return output[..., :dims], (2 - 5) / 2 + (2 + 5) / 2 * jnp.tanh(output[..., dims:])
 
 
+def stacked(trees: list):
+    """Members of an ensemble as one tree, [n] leading."""
+    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+
+def expected(logits, bins):
+    """The mean over the bins of softmax(logits) [..., n]."""
+    return (jax.nn.softmax(logits) * bins).sum(axis=-1)
+
+
+def on_bins(values, probabilities, bins):
+    """Each row's values [B, n] with these probabilities on equal bins (Bellemare et al. 2017, algorithm 1): [B, n]."""
+    b = jnp.clip((values - bins[0]) / (bins[1] - bins[0]), 0, len(bins) - 1)
+    low = jnp.floor(b)
+    onto = lambda place, share: ((probabilities * share)[..., None] * jax.nn.one_hot(place, len(bins))).sum(axis=1)
+    return onto(low, 1 - (b - low)) + onto(low + 1, b - low)
+
+
+def soft_distribution(reward, discount, logits, bonus, bins):
+    """r + d (z + bonus) of the critic that expects less, row by row, of two [2, B, n] (or of one [1, B, n])."""
+    least = logits[0]
+    for other in logits[1:]:
+        least = jnp.where((expected(other, bins) < expected(least, bins))[:, None], other, least)
+    values = reward[:, None] + discount[:, None] * (bins + bonus[:, None])
+    return on_bins(values, jax.nn.softmax(least), bins)
+
+
+def cross_entropies(guess, target, bins, batch):
+    """-sum p log q of each critic's logits [n, B, bins], summed over the critics, and what is told of it."""
+    each = jnp.stack([-(target * jax.nn.log_softmax(one)).sum(axis=-1) for one in guess])
+    aims = (target * bins).sum(axis=-1)
+    error = jnp.stack([abs(expected(one, bins) - aims) for one in guess])
+    return mean(each.sum(axis=0), batch), {"td_error": error.mean(axis=0), "target": aims}
+
+
 # ------------------------------------------------------------------------------------------------------------- rules
+
+
+def always(update: int) -> bool:
+    return True
+
+
+def last_of(n: int) -> Callable[[int], bool]:
+    """Due with the last update of each n."""
+    return lambda update: update % n == n - 1
 
 
 class Descended:
@@ -80,58 +124,58 @@ class Descended:
     Args:
         loss: `(live, parts, batch, key) -> (value, metrics)`, which takes its constants from `parts`.
         learns: of each part that it moves, its optimiser's settings: lr, and b1 and decay where they are not usual.
-        period: it learns with the last update of so many, and nothing happens with the others.
+        due: whether it learns with an update; metrics of the others are NaN.
         sets: parts whose new values the loss has among its metrics.
         clip: of the gradient's global norm.
     """
 
-    def __init__(self, loss: Callable, learns: dict[str, dict], period: int = 1, sets: tuple = (), clip=None):
+    def __init__(self, loss: Callable, learns: dict[str, dict], due=always, sets: tuple[str, ...] = (), clip=None):
         self.slope = jax.jit(jax.value_and_grad(loss, has_aux=True))
-        self.learns, self.period, self.sets, self.clip = learns, period, sets, clip
-        self.count, self.m, self.v = 0, {}, {}
+        self.learns, self.due, self.sets, self.clip = learns, due, sets, clip
+        self.begin()
 
-    def check(self, update, before, after, state, found, batch, key):
-        if update % self.period != self.period - 1:
-            same(after, before)
-            assert all(np.isnan(x).all() for x in jax.tree.leaves(found))
-            return
+    def begin(self):
+        self.count, self.mu, self.nu = 0, {}, {}
+
+    def predict(self, update, before, batch, key, state):
+        if not self.due(update):
+            return before, None
         (value, metrics), slope = self.slope({name: before[name] for name in self.learns}, before, batch, key)
         new = {name: metrics.pop(name) for name in self.sets}
-        near(found, {"loss": value, **metrics})
         if self.clip is not None:
             norm = np.sqrt(sum((np.asarray(g) ** 2).sum() for g in jax.tree.leaves(slope)))
             slope = jax.tree.map(lambda g: g * min(1, self.clip / norm), slope)
         self.count += 1
         for name, how in self.learns.items():
-            new[name] = self.stepped(name, before[name], slope[name], **how)
-            near(moment(state, "mu")[name], self.m[name], part=name)
-            near(moment(state, "nu")[name], self.v[name], part=name)
-        near(after, {**before, **new})
+            new[name] = self.stepped(name, before[name], slope[name], state, **how)
+        return {**before, **new}, {"loss": value, **metrics}
 
-    def stepped(self, name, parameters, slope, lr, b1=0.9, b2=0.999, decay=0.0):
+    def stepped(self, name, parameters, slope, state, lr, b1=0.9, b2=0.999, decay=0.0):
         none = jax.tree.map(lambda g: np.zeros(g.shape), slope)
-        old_m, old_v = self.m.get(name, none), self.v.get(name, none)
-        m = self.m[name] = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * np.asarray(g), old_m, slope)
-        v = self.v[name] = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * np.asarray(g) ** 2, old_v, slope)
+        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * np.asarray(g), self.mu.get(name, none), slope)
+        v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * np.asarray(g) ** 2, self.nu.get(name, none), slope)
+        # From here on with the numbers that were found: Adam magnifies how a gradient of 0 is rounded.
+        m = self.mu[name] = near(moment(state, "mu")[name], m, together=True)
+        v = self.nu[name] = near(moment(state, "nu")[name], v, together=True)
         rate = lambda m, v: (m / (1 - b1**self.count)) / (np.sqrt(v / (1 - b2**self.count)) + 1e-8)
-        return jax.tree.map(lambda x, m, v: x - lr * (rate(m, v) + decay * np.asarray(x)), parameters, m, v)
+        step = lambda x, m, v: (x - lr * (rate(m, v) + decay * np.asarray(x))).astype(np.float32)
+        return jax.tree.map(step, parameters, *jax.tree.map(lambda x: np.asarray(x, np.float64), (m, v)))
 
 
 class Put:
-    """What a formula makes of parts: `fn(parts, batch) -> the parts that it changes`, with the last of `period`."""
+    """What a formula makes of parts: `fn(parts, batch) -> the parts that it changes`."""
 
-    def __init__(self, fn: Callable, period: int = 1):
-        self.fn, self.period = fn, period
+    def __init__(self, fn: Callable, due=always):
+        self.fn, self.due = fn, due
 
-    def check(self, update, before, after, state, found, batch, key):
-        due = update % self.period == self.period - 1
-        near(after, {**before, **(self.fn(before, batch) if due else {})})
+    def predict(self, update, before, batch, key, state):
+        return {**before, **(self.fn(before, batch) if self.due(update) else {})}, {}
 
 
-def tracked(source: str, target: str, tau: float, period: int = 1) -> Put:
+def tracked(source: str, target: str, tau: float, due=always) -> Put:
     """Polyak averaging: (1 - tau) target + tau source."""
-    mix = lambda new, old: (1 - tau) * np.asarray(old) + tau * np.asarray(new)
-    return Put(lambda parts, batch: {target: jax.tree.map(mix, parts[source], parts[target])}, period)
+    mix = lambda new, old: ((1 - tau) * np.asarray(old) + tau * np.asarray(new)).astype(np.float32)
+    return Put(lambda parts, batch: {target: jax.tree.map(mix, parts[source], parts[target])}, due)
 
 
 def agrees(agent: Agent, parts: dict, references: dict[str, Any], batches: list[dict], kind: str = "rules") -> dict:
@@ -146,11 +190,26 @@ def agrees(agent: Agent, parts: dict, references: dict[str, Any], batches: list[
     for i, batch in enumerate(batches):
         key = jax.random.fold_in(KEY, i)
         for name, reference in references.items():
-            ctx = Ctx(key, jnp.int32(10 * i), jnp.int32(i))
-            after, states[name], found = run[name](parts, states[name], batch, ctx)
-            reference.check(i, parts, after, states[name], found, batch, key)
+            after, states[name], found = run[name](parts, states[name], batch, Ctx(key, jnp.int32(0), jnp.int32(i)))
+            wanted, metrics = reference.predict(i, parts, batch, key, states[name])
+            near(after, wanted)
+            if metrics is None:
+                same(after, parts)
+                metrics = jax.tree.map(lambda x: np.full(x.shape, np.nan), found)
+            near(found, metrics)
             parts = after
     return parts
+
+
+def descent(rule):
+    """What `minimise` made, within the wrappings of a rule."""
+    return descent(rule.around[1]) if rule.around else rule
+
+
+def slope(rule, part: str, parts: dict, batch: dict):
+    """The gradient of a rule's loss in one part."""
+    loss = lambda value: descent(rule).loss({**parts, part: value}, parts, batch, KEY)[0]
+    return jax.jit(jax.grad(loss))(parts[part])
 
 
 def moment(state, name: str) -> dict:
@@ -166,14 +225,19 @@ def same(a, b):
     jax.tree.map(assert_array_equal, a, b)
 
 
-def near(a, b, part: str = ""):
-    """Equal structures, and numbers as near as float32 computes them."""
-    assert jax.tree.structure(a) == jax.tree.structure(b), part
-    for (path, x), y in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b)):
-        if jnp.issubdtype(jnp.asarray(x).dtype, jax.dtypes.prng_key):
-            continue
-        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        assert_allclose(x, y, rtol=2e-4, atol=2e-5 * max(np.abs(y).max(), 1e-3), err_msg=part + str(path))
+def near(a, b, together: bool = False):
+    """Equal structures, and numbers as near as float32 computes them; returns the first.
+
+    Args:
+        together: whether what counts as nothing is measured by the largest number of all, not of each array.
+    """
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    largest = lambda *arrays: max([1e-6, *(np.abs(x[np.isfinite(x)]).max(initial=0) for x in arrays)])
+    every = [np.asarray(y, np.float64) for y in jax.tree.leaves(b)]
+    for (path, x), y in zip(jax.tree.leaves_with_path(a), every):
+        nothing = 2e-4 * largest(*every) if together else 2e-5 * largest(y)
+        assert_allclose(np.asarray(x, np.float64), y, rtol=3e-4, atol=nothing, err_msg=str(path))
+    return a
 
 
 # ----------------------------------------------------------------------------------------------------- configurations

@@ -3,8 +3,8 @@
 Wide residual critics learn the quantiles of the return, without pessimism: a target is the mean of both. A second
 actor, which is kept near the first, explores where the critics differ; everything begins anew a few times, but for what
 was experienced. Deviations: SAC's range of the log standard deviation, in one output layer with the mean; each reset
-draws new weights, where the authors' code draws the same again; the temperature's loss is linear in its logarithm, as
-SAC's; sizes, a ratio and a warm-up for a CPU. All rules are one, which begins anew as a whole: `also` cannot add to it.
+draws new weights, where the authors' code draws the same again; sizes, a ratio and a warm-up for a CPU. All rules are
+one, which begins anew as a whole: `also` cannot add to it.
 """
 
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ class Config(sac.Config):
     batch: int = 128
     ratio: int = 2  # updates a tick; the paper's is 10, its fast variant's 2
     target_entropy: float | None = None  # nats; None is minus half the number of action dimensions
-    optimism: float = 1.0  # at the start: weight of half the critics' difference
+    optimism: float = 1.0  # at the start: weight of half the critics' difference, quantile by quantile
     nearness: float = 0.25  # at the start: weight of the divergence between the actors
     divergence: float = 0.05  # nats a dimension, what both weights aim at
     spread: float = 0.75  # standard deviation of the optimistic actor, as a share of the other's
@@ -69,7 +69,7 @@ def build(specs: Specs, config: Config) -> Agent:
     shift = net(ResidualMLP(narrow, few, dims, orthogonal(0.01), final_bias=False), obs, action)
     heads = ensemble(net(ResidualMLP(wide, many, config.quantiles), obs, action), 2)
     critic = Net(heads.init, lambda parameters, *seen: heads.apply(parameters, *seen[:2]).mean(axis=-1))
-    base = sac.build(specs, config, actor=actor, critic=critic, judge=lambda q: q.mean(axis=0))
+    base = sac.build(specs, config, actor=actor, critic=critic, judge=lambda q: q.mean(axis=0), linear_in=jnp.exp)
 
     def critic_loss(live, frozen, batch, key):
         action, log_prob = sac.drawn_actions(actor.apply(frozen["actor"], batch["next_obs"]), key)
@@ -92,8 +92,8 @@ def build(specs: Specs, config: Config) -> Agent:
     def optimist_loss(live, frozen, batch, key):
         center, log_std, kl = optimist(frozen, live["optimist"], batch["obs"])
         action, _ = sac.drawn_from(center, log_std, key)
-        q = critic.apply(frozen["critic"], batch["obs"], action)
-        hopeful = q.mean(axis=0) + weight(frozen["weights"]["optimism"]) * 0.5 * jnp.abs(q[0] - q[1])
+        one, other = heads.apply(frozen["critic"], batch["obs"], action)  # [B, quantiles] each
+        hopeful = 0.5 * (one + other + weight(frozen["weights"]["optimism"]) * jnp.abs(one - other)).mean(axis=-1)
         climb = weight(frozen["weights"]["nearness"]) * kl - hopeful
         # Where the actors are too far apart, optimism falls and nearness rises.
         excess = jax.lax.stop_gradient(kl) / dims - config.divergence

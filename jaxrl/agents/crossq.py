@@ -77,7 +77,7 @@ def build(
         output, running = actor.train(live["actor"], frozen["actor_running"], rows(batch))
         action, log_prob = sac.drawn_actions(output[: batch["obs"].shape[0]], key)
         judged = q(critic.apply(frozen["critic"], frozen["critic_running"], batch["obs"], action)).min(axis=0)
-        loss, metrics = sac.soft_objective(live, frozen, batch, log_prob, judged, target_entropy)
+        loss, metrics = sac.soft_objective(live, frozen, batch, log_prob, judged, target_entropy, jnp.exp)
         return loss, {**metrics, "actor_running": running}
 
     def init(key):

@@ -90,12 +90,22 @@ def drawn_from(
     return jax.vmap(one)(jax.random.split(key, center.shape[0]), center, log_std)
 
 
-def soft_objective(live, frozen, batch, log_prob, q, target_entropy) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """What policy and temperature descend together: both through `log_prob` [B], the policy through `q` [B] too."""
+def logarithm(log_alpha: jax.Array) -> jax.Array:
+    return log_alpha
+
+
+def soft_objective(
+    live, frozen, batch, log_prob, q, target_entropy, linear_in: Callable[[jax.Array], jax.Array] = logarithm
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What policy and temperature descend together: both through `log_prob` [B], the policy through `q` [B] too.
+
+    Args:
+        linear_in: what the temperature's loss multiplies, of log alpha: itself, or alpha (`jnp.exp`).
+    """
     alpha = jnp.exp(frozen["log_alpha"])
     policy_term = jax.vmap(soft_policy_loss, in_axes=(0, 0, None))(log_prob, q, alpha)
     constant = jax.lax.stop_gradient(log_prob)  # the temperature does not push the policy
-    temperature_term = jax.vmap(lambda lp: temperature_loss(live["log_alpha"], lp, target_entropy))(constant)
+    temperature_term = jax.vmap(lambda lp: temperature_loss(linear_in(live["log_alpha"]), lp, target_entropy))(constant)
     return mean(policy_term + temperature_term, batch), {"entropy": -log_prob, "alpha": alpha}
 
 
@@ -108,6 +118,7 @@ def build(
     drawn: Callable[[PyTree, Key], PyTree] = whole,
     judge: Callable[[jax.Array], jax.Array] = lowest,
     weighed: bool = False,
+    linear_in: Callable[[jax.Array], jax.Array] = logarithm,
 ) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1].
 
@@ -118,6 +129,7 @@ def build(
         drawn: the members of the target critics whose least estimate an update bootstraps from.
         judge: what the policy climbs, [n, B] -> [B], of all critics' estimates.
         weighed: whether a part 'entropy' [dims], ones at first, says by how much the entropy of each number counts.
+        linear_in: as `soft_objective` has it.
     """
     dims = continuous("sac", specs.action)
     actor = actor or net(mlp(config.widths, 2 * dims), specs.observation)
@@ -143,7 +155,7 @@ def build(
             actor.apply(live["actor"], batch["obs"]), key, frozen["entropy"] if weighed else 1.0
         )
         q = judge(critic.apply(frozen["critic"], batch["obs"], action, fold(key, JUDGED)))
-        return soft_objective(live, frozen, batch, log_prob, q, target_entropy)
+        return soft_objective(live, frozen, batch, log_prob, q, target_entropy, linear_in)
 
     def init(key):
         key_actor, key_critic = jax.random.split(key)

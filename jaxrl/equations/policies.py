@@ -37,11 +37,11 @@ def soft_policy_loss(
 
 
 def temperature_loss(
-    log_alpha: Float[Array, ""], log_prob: Float[Array, ""], target_entropy: float | Float[Array, ""]
+    alpha: Float[Array, ""], log_prob: Float[Array, ""], target_entropy: float | Float[Array, ""]
 ) -> Float[Array, ""]:
-    """-log_alpha (log pi + H_target): alpha rises where entropy is below its target.
+    """-alpha (log pi + H_target): alpha rises where entropy is below its target  (Haarnoja et al. 2018b, eq. 18).
 
-    Haarnoja et al. 2018b, eq. 18, with log alpha in place of alpha, as their code has it: the sign of the gradient
-    is the same, and its size does not vanish with alpha.
+    Their code has log alpha in place of alpha: the sign of the gradient is the same, and its size does not vanish with
+    alpha.
     """
-    return -log_alpha * (log_prob + target_entropy)
+    return -alpha * (log_prob + target_entropy)
