@@ -191,7 +191,7 @@ def test_configuration():
 
 def test_what_it_cannot_go_on_is_refused():
     base = config("sac", **BASE)
-    with pytest.raises(BadInput, match="real is 1.0, which leaves the model nothing of a batch of 20"):
+    with pytest.raises(BadInput, match=r"real is 1\.0, which leaves the model nothing of a batch of 20"):
         made(real=1.0)
     made(real=0.95)
     whole = small("sac")
