@@ -1,4 +1,4 @@
-"""SynthER: what a denoiser is shown and what is made of its draws, when it is refitted, and what is learned from them."""
+"""SynthER: what a denoiser is shown and what is made of its draws, when it is fitted, and how much of a batch they are."""
 
 from dataclasses import replace
 
