@@ -1,4 +1,4 @@
-"""SynthER: what a denoiser is shown and what is made of its draws, when it is fitted, and how much of a batch they are."""
+"""SynthER: what a denoiser is shown, what becomes of its draws, when it learns, and their share of a batch."""
 
 from dataclasses import replace
 
