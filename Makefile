@@ -18,7 +18,7 @@ SEED    ?= 0
 RUN     ?= runs/$(AGENT)-$(ENV)-$(SEED)
 WORKERS ?= 2
 
-.PHONY: setup train test test-slow lint lock bench bench-peers evidence faults check-envs profile docs clean
+.PHONY: setup train test test-slow lint lock check-lock bench bench-peers evidence faults check-envs profile docs clean
 
 setup: $(READY)
 
@@ -43,10 +43,17 @@ lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m basedpyright --level error
+	$(PY) -m tests.lint
 
-lock:   # needs uv on the path; names, versions and hashes, no addresses
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev \
-		pyproject.toml -o requirements.lock
+lock: $(READY)   # names, versions and hashes, no addresses
+	$(PY) -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra dev pyproject.toml -o requirements.lock
+
+check-lock: $(READY)   # every line of the lock has a wheel, or is not needed, on each Python that we name; installs nothing
+	for version in 3.11 3.12 3.13; do \
+		$(PY) -m uv pip install -q --dry-run --python-version $$version --no-build --require-hashes \
+			--target build/lock -r requirements.lock || exit 1; \
+	done
 
 evidence: $(READY)   # the smoke scale of every claim; `$(PY) -m experiments.evidence p017 --scale cpu` is one in full
 	$(PY) -m experiments.evidence --scale smoke
