@@ -161,6 +161,8 @@ def action_repeat(env: Env, n: int) -> Env:
 def scale_action(env: Env) -> Env:
     """The environment with actions in [-1, 1] (clipped to it), mapped linearly onto the bounds of its Box.
 
+    Where that Box holds integers each of them has an equal share of [-1, 1].
+
     Raises:
         BadInput: the actions are not a Box, or a bound is infinite.
     """
@@ -174,10 +176,18 @@ def scale_action(env: Env) -> Env:
     # Middle and half-width, so that bounds of [-1, 1] leave an action as it is, to the last bit.
     middle, half = (low + high) / 2, (high - low) / 2
 
-    def step(state, action):
-        return env.step(state, jnp.clip(middle + half * action, low, high))
+    def linear(action):
+        return jnp.clip(middle + half * action, low, high)
 
-    return replace(env, step=step, specs=replace(env.specs, action=Box(box.shape, -1.0, 1.0, box.dtype)))
+    def whole(action):
+        count = (high - low + 1).astype(jnp.float32)
+        at = jnp.floor((jnp.clip(action, -1, 1) + 1) / 2 * count)
+        return low + jnp.minimum(at, count - 1).astype(box.dtype)
+
+    integers = jnp.issubdtype(box.dtype, jnp.integer)
+    dtype, scale = (jnp.float32, whole) if integers else (box.dtype, linear)
+    step = lambda state, action: env.step(state, scale(action))
+    return replace(env, step=step, specs=replace(env.specs, action=Box(box.shape, -1.0, 1.0, dtype)))
 
 
 def frame_stack(env: Env, k: int) -> Env:

@@ -43,7 +43,8 @@ def names() -> list[str]:
 
 def default_repeat(id: str) -> int:
     """The action repeat that the literature runs this environment with; 1 where the table does not say."""
-    id = id.removeprefix("dm_control:")  # the same tasks on another engine
+    if id.startswith("dm_control:"):  # the same tasks on another engine, with our hyphens or with its underscores
+        id = id.removeprefix("dm_control:").replace("_", "-")
     return TABLE[id].repeat if id in TABLE else 1
 
 

@@ -146,8 +146,8 @@ def environment(name: str, repeat: int | None, pixels: int | None = None, tried:
     if not tried:
         check(env, steps=0 if name in TABLE or name.partition(":")[0] in PURE else None)
     action = env.specs.action
-    unscaled = isinstance(action, Box) and not (np.all(action.low == -1) and np.all(action.high == 1))
-    return (scale_action(env) if unscaled else env), repeat
+    usual = lambda box: np.all(box.low == -1) and np.all(box.high == 1) and np.issubdtype(box.dtype, np.floating)
+    return (scale_action(env) if isinstance(action, Box) and not usual(action) else env), repeat
 
 
 @contextlib.contextmanager

@@ -39,7 +39,10 @@ Metrics = dict[str, jax.Array]
 
 @dataclass(frozen=True)
 class Box:
-    """Continuous values of `shape` between `low` and `high` (scalars or arrays of that shape)."""
+    """Values of `shape` between `low` and `high` (scalars or arrays of that shape), integers up to `high` itself.
+
+    Agents act in continuous ones of [-1, 1]; `envs.core.scale_action` makes these of others.
+    """
 
     shape: tuple[int, ...]
     low: Any = -1.0
@@ -47,6 +50,8 @@ class Box:
     dtype: Any = jnp.float32
 
     def sample(self, key: Key) -> jax.Array:
+        if jnp.issubdtype(self.dtype, jnp.integer):
+            return jax.random.randint(key, self.shape, self.low, jnp.asarray(self.high) + 1, self.dtype)
         return jax.random.uniform(key, self.shape, self.dtype, self.low, self.high)
 
 

@@ -1,7 +1,7 @@
 """DM Control's own tasks on C MuJoCo: 'dm_control:cartpole-swingup', tested with dm_control 1.0.50. On the host.
 
 What curves are compared on that were published with dm_control. Names are DOMAIN-TASK, with our hyphens
-('cartpole-balance-sparse') or theirs ('cartpole-balance_sparse').
+('ball-in-cup-catch') or their underscores ('ball_in_cup-catch').
 """
 
 import math
@@ -50,8 +50,8 @@ def simulated(name: str, repeat: int = 1, **settings: Any) -> Host:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of machines without a display, which nothing here needs
         suite = needed("dm_control.suite", id, "dm_control")
-    known = {f"{domain}-{task.replace('_', '-')}": (domain, task) for domain, task in suite.ALL_TASKS}
-    wanted = "-".join([name.partition("-")[0], name.partition("-")[2].replace("_", "-")])
+    known = {f"{domain}-{task}".replace("_", "-"): (domain, task) for domain, task in suite.ALL_TASKS}
+    wanted = name.replace("_", "-")
     if wanted not in known:
         raise unknown("dm_control task", name, known)
 

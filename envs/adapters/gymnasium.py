@@ -61,7 +61,7 @@ def _actions(spaces: Any, space: Any, id: str) -> tuple[Box | Discrete, Callable
     if isinstance(space, spaces.Discrete):
         return Discrete(int(space.n)), lambda action: space.start + int(action)
     if isinstance(space, spaces.Box):
-        box, scale = scaled(id, space.low, space.high)
+        box, scale = scaled(id, space.low, space.high, whole=np.issubdtype(space.dtype, np.integer))
         return box, lambda action: scale(action).astype(space.dtype)
     raise BadInput(f"environment '{id}' has actions of {space}: only a Box and a Discrete are adapted.")
 

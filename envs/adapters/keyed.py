@@ -44,5 +44,6 @@ def _actions(space: Any, id: str) -> Box | Discrete:
     if hasattr(space, "n"):
         return Discrete(int(space.n))
     if hasattr(space, "low"):
-        return Box(tuple(space.shape), space.low, space.high)
+        whole = jnp.issubdtype(space.dtype, jnp.integer)
+        return Box(tuple(space.shape), space.low, space.high, jnp.int32 if whole else jnp.float32)
     raise BadInput(f"environment '{id}' has actions of {space!r}: only a Box and a Discrete are adapted.")

@@ -37,8 +37,11 @@ def repeated(make: Any, n: int) -> Any:
     return make if n == 1 else lambda: Repeated(make(), n)
 
 
-def scaled(id: str, low: Any, high: Any) -> tuple[Box, Any]:
+def scaled(id: str, low: Any, high: Any, whole: bool = False) -> tuple[Box, Any]:
     """(the Box of [-1, 1] that agents act in, action -> what the simulator takes, clipped), from finite bounds [...].
+
+    Args:
+        whole: the simulator takes integers, each of which has an equal share of [-1, 1].
 
     Raises:
         BadInput: a bound is infinite.
@@ -47,6 +50,10 @@ def scaled(id: str, low: Any, high: Any) -> tuple[Box, Any]:
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise BadInput(f"environment '{id}' has actions without finite bounds, which cannot be scaled to [-1, 1].")
     middle, half = (low + high) / 2, (high - low) / 2
+    if whole:
+        count = high - low + 1
+        share = lambda action: (np.clip(np.asarray(action, np.float64), -1, 1) + 1) / 2
+        return Box(low.shape), lambda action: low + np.minimum(np.floor(share(action) * count), count - 1)
     return Box(low.shape), lambda action: np.clip(middle + half * np.asarray(action, np.float64), low, high)
 
 

@@ -184,6 +184,10 @@ def continuous(agent: str, action: Box | Discrete) -> int:
         )
     if len(action.shape) != 1:
         raise BadInput(f"{agent} needs actions of one axis, not of shape {action.shape}: flatten them in a wrapper.")
+    if action.shape[0] == 0:
+        raise BadInput(f"{agent} needs at least 1 number of an action, and this environment's have none.")
+    if not jnp.issubdtype(action.dtype, jnp.floating):
+        raise BadInput(f"{agent} acts in real numbers, and this environment in {action}: wrap it in scale_action(env).")
     if not (np.all(np.asarray(action.low) == -1) and np.all(np.asarray(action.high) == 1)):  # also inside a trace
         raise BadInput(
             f"{agent} acts in [-1, 1], and this environment in [{action.low}, {action.high}]: "
