@@ -178,25 +178,29 @@ def tracked(source: str, target: str, tau: float, due=always) -> Put:
     return Put(lambda parts, batch: {target: jax.tree.map(mix, parts[source], parts[target])}, due)
 
 
-def agrees(agent: Agent, parts: dict, references: dict[str, Any], batches: list[dict], kind: str = "rules") -> dict:
+def compared(reference, update: int, before: dict, after: dict, state, found: dict, batch: dict, key):
+    """One update of a rule is what its reference says: the parts after it, its optimiser's moments, its metrics."""
+    wanted, metrics = reference.predict(update, before, batch, key, state)
+    near(after, wanted)
+    if metrics is None:
+        same(after, before)
+        metrics = jax.tree.map(lambda x: np.full(x.shape, np.nan), found)
+    near(found, metrics)
+
+
+def agrees(agent: Agent, parts: dict, references: dict[str, Any], batches: list[dict] | dict[int, dict]) -> dict:
     """Each rule's every update is what its reference says, in this order; returns the parts after the last.
 
-    Update i has the key `fold_in(KEY, i)`, and all rules of an update the same.
+    Update i, of the i-th batch or of that of key i, has the key `fold_in(KEY, i)`, and all rules of an update the same.
     """
-    rules = getattr(agent, kind)
-    assert list(rules) == list(references)
-    run = {name: jax.jit(rule.update) for name, rule in rules.items()}
-    states = {name: rule.init(parts) for name, rule in rules.items()}
-    for i, batch in enumerate(batches):
+    assert list(agent.rules) == list(references)
+    run = {name: jax.jit(rule.update) for name, rule in agent.rules.items()}
+    states = {name: rule.init(parts) for name, rule in agent.rules.items()}
+    for i, batch in batches.items() if isinstance(batches, dict) else enumerate(batches):
         key = jax.random.fold_in(KEY, i)
         for name, reference in references.items():
             after, states[name], found = run[name](parts, states[name], batch, Ctx(key, jnp.int32(0), jnp.int32(i)))
-            wanted, metrics = reference.predict(i, parts, batch, key, states[name])
-            near(after, wanted)
-            if metrics is None:
-                same(after, parts)
-                metrics = jax.tree.map(lambda x: np.full(x.shape, np.nan), found)
-            near(found, metrics)
+            compared(reference, i, parts, after, states[name], found, batch, key)
             parts = after
     return parts
 
