@@ -41,6 +41,18 @@ def names() -> list[str]:
     return sorted({*TABLE, *declared()})
 
 
+def foreign(id: str) -> bool:
+    """Whether `make` or `adapters.host` imports a module that the id itself names, of nobody that is known here.
+
+    Names of the table, of packages with an adapter and of declared entry points are known.
+    """
+    if id in TABLE or id in declared():
+        return False
+    package, _, name = id.partition(":")
+    known = package in adapters.PURE or package in adapters.HOST
+    return not known or ":" in name  # gymnasium imports MODULE of 'gymnasium:MODULE:id'
+
+
 def default_repeat(id: str) -> int:
     """The action repeat that the literature runs this environment with; 1 where the table does not say."""
     if id.startswith("dm_control:"):  # the same tasks on another engine, with our hyphens or with its underscores
@@ -94,6 +106,8 @@ def _imported(id: str, target: str):
         missing = getattr(error, "name", None)
         own = missing is None or module_name == missing or module_name.startswith(f"{missing}.")
         reason = "there is no such module" if own else f"it needs '{missing}', which is not installed"
+        if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):
+            reason = " ".join(str(error).split())  # a name that a module lacks, a library that does not load
         raise BadInput(f"environment '{id}': cannot import '{module_name}': {reason}.") from error
     if not callable(getattr(module, factory, None)):
         known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from jaxrl.errors import BadInput, unknown
 
 T = TypeVar("T")
+TRUST = "names of agents and environments of others that the run may import"
 
 
 def answer(main: Callable[[Sequence[str]], int]) -> None:
@@ -104,14 +105,78 @@ def agent_module(name: str) -> Any:
     return find(name)
 
 
+MOST = 4_000_000_000  # bytes of compiled programs that are kept in a folder of ours
+
+
 def compile_cache() -> None:
-    """Keep compiled programs between processes, in $JAXRL_CACHE or ~/.cache/jaxrl; every program, however small."""
+    """Keep compiled programs between processes, every program, however small.
+
+    In $JAXRL_CACHE, else where $JAX_COMPILATION_CACHE_DIR says, else in ~/.cache/jaxrl. A folder of ours is bounded:
+    what was read least recently goes. One that $JAX_COMPILATION_CACHE_DIR names is left to its owner.
+    """
     import jax
 
-    folder = os.environ.get("JAXRL_CACHE") or str(Path.home() / ".cache" / "jaxrl")
-    jax.config.update("jax_compilation_cache_dir", folder)
+    platform_settings()
+    ours, theirs = os.environ.get("JAXRL_CACHE"), os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    try:
+        folder = Path(ours or theirs or Path.home() / ".cache" / "jaxrl")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written")
+    except (OSError, RuntimeError) as error:  # a home directory that does not exist, or is another's
+        print(f"Compiled programs are not kept: {error}; JAXRL_CACHE can name a folder for them.", file=sys.stderr)
+        return
+    if ours or not theirs:
+        prune(folder, MOST)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def prune(folder: Path, most: int) -> None:
+    """Remove compiled programs, those read least recently first, until a folder holds three quarters of `most` bytes.
+
+    Nothing is done below `most`. Another process may remove the same files.
+    """
+    entries = [(entry.stat(), Path(entry.path)) for entry in os.scandir(folder) if entry.name.endswith("-cache")]
+    total = sum(stat.st_size for stat, _ in entries)
+    if total <= most:
+        return
+    for stat, path in sorted(entries, key=lambda entry: max(entry[0].st_atime, entry[0].st_mtime)):
+        path.unlink(missing_ok=True)
+        total -= stat.st_size
+        if total <= 0.75 * most:
+            return
+
+
+# Settings of jax under which a run does not work, or is another: what each has to be, and why.
+USUAL = {
+    "jax_enable_x64": (False, "arrays are float32 and the clock int32"),
+    "jax_disable_jit": (False, "a run is one compiled program"),
+    "jax_debug_nans": (
+        False,
+        "it stops at numbers that nothing looks at; a run finds the rule that made a NaN by itself",
+    ),
+    "jax_numpy_dtype_promotion": ("standard", "types are promoted as numpy does"),
+    "jax_numpy_rank_promotion": ("allow", "shapes are broadcast as numpy does"),
+    "jax_transfer_guard": (None, "what is logged and saved is transferred; within a chunk a run forbids it by itself"),
+}
+
+
+def platform_settings() -> None:
+    """Raise `BadInput` for a setting of jax under which a run does not work, or is another, and an absent platform."""
+    import jax
+
+    for name, (usual, reason) in USUAL.items():
+        value = getattr(jax.config, name)
+        if value not in (usual, "allow"):
+            raise BadInput(f"{name.upper()} is {value}, but {reason}: unset it.")
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS", "the default")
+        reason = " ".join(str(error).split()) or "jax finds no such device"
+        raise BadInput(f"JAX_PLATFORMS is {asked}, which is not here ({reason}): unset it, or name cpu.") from error
 
 
 def environment(name: str, repeat: int | None, pixels: int | None = None, tried: bool = False):

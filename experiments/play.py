@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.cli import answer, check_env, compile_cache, environment, flags, quiet_stdout, say_json
+from experiments.cli import TRUST, answer, check_env, compile_cache, environment, flags, quiet_stdout, say_json
 from jaxrl.errors import BadInput
 
 
@@ -29,6 +29,7 @@ class Options:
     size: Annotated[int, tyro.conf.arg(help="pixels a side")] = 240
     camera: Annotated[str | None, tyro.conf.arg(help="a camera of the model; none is the usual one")] = None
     seed: Annotated[int, tyro.conf.arg(help="of starts and of random actions")] = 0
+    trust: Annotated[tuple[str, ...], tyro.conf.arg(help=TRUST)] = ()
     out: Annotated[Path | None, tyro.conf.arg(help="files, without their suffix")] = None
 
 
@@ -71,7 +72,7 @@ def player(options: Options):
         return env, lambda obs, memory, key: (env.specs.action.sample(key), memory), tuple, options.env
     from experiments.evaluate import load
 
-    policy = load(options.run)
+    policy = load(options.run, trust=options.trust)
     return policy.env, lambda obs, memory, key: policy.step(obs, memory), policy.memory, policy.env.name
 
 

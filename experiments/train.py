@@ -7,6 +7,7 @@ part are no longer finite; 2 bad input, said in one sentence; 130 interrupted an
 """
 
 import dataclasses
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from experiments.cli import (
     say_json,
 )
 from jaxrl.agents import AGENTS, addends
+from jaxrl.errors import BadInput
 
 PROGRAM = "experiments.train"
 
@@ -71,8 +73,20 @@ def parse(args: Sequence[str]) -> tuple[Any, Any]:
     return flags(both, args, PROGRAM, __doc__), module
 
 
+def finite(config: Any, prefix: str = "agent") -> None:
+    """Raise `BadInput` for the first number of a configuration that is not finite, which its record could not hold."""
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{prefix}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            finite(value, name)
+        entries = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(entry) for entry in entries if isinstance(entry, float)):
+            raise BadInput(f"{name} is {value}; give a finite number (or None, where its help names it).")
+
+
 def main(args: Sequence[str]) -> int:
     options, module = parse(args)
+    finite(options.agent)
     with quiet_stdout():
         compile_cache()
         from jaxrl.run import Diverged, Settings, execute

@@ -165,6 +165,7 @@ def commit() -> str:
         git = lambda *args: subprocess.run(
             ["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=True
         ).stdout.strip()
+        git("ls-files", "--error-unmatch", __file__)  # a repository that merely holds an environment does not track it
         code = ("jaxrl", "envs", "experiments", "pyproject.toml", "requirements.lock")
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", *code) else "")
     except (OSError, subprocess.CalledProcessError):

@@ -83,3 +83,8 @@ def addends(name: str) -> tuple[str, dict[str, str]]:
             raise BadInput(f"agent '{name}' has '{short}' twice: once is all it can have.")
         added[short] = ADDITIONS.get(word, word)
     return AGENTS.get(base, base), added
+
+
+def foreign(name: str) -> tuple[str, ...]:
+    """The words of an agent's name that are in no table: modules of others, which are imported where it is built."""
+    return tuple(word for word in name.split("+") if "." in word and word not in AGENTS and word not in ADDITIONS)

@@ -35,7 +35,9 @@ def loaded(target: str, kind: str, wanted: Sequence[str]) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (target == error.name or target.startswith(f"{error.name}.")):
             raise BadInput(f"{kind} '{target}': there is no module '{error.name}' here to import.") from error
-        raise
+        raise BadInput(f"{kind} '{target}' needs '{error.name}', which is not installed.") from error
+    except ImportError as error:  # a name that a module lacks, a library that does not load
+        raise BadInput(f"{kind} '{target}' cannot be imported: {' '.join(str(error).split())}.") from error
     for export in wanted:
         if not hasattr(module, export):
             listed = " and ".join(wanted)

@@ -24,6 +24,7 @@ from orbax.checkpoint import v1 as ocp
 from jaxrl.core import BadInput, Parts, PyTree
 from jaxrl.loop import Run
 from jaxrl.run.directory import Damaged, digest, sealed, sync, unsealed
+from jaxrl.run.manifest import of_files
 
 LARGE = 1_000_000_000  # bytes from which 2 checkpoints are kept rather than 3
 ROOMS = ("parts", "rest")
@@ -133,6 +134,8 @@ def verify(path: Path, rooms: tuple[str, ...] = ROOMS) -> dict:
         Damaged: the manifest or a file is missing, truncated, altered, or belongs to another checkpoint.
     """
     content = unsealed(path / "manifest.json")
+    if fault := of_files(content):
+        raise Damaged(f"{path / 'manifest.json'} was edited, or is not one of ours: {fault}")
     if f"{content['step']:012d}" != path.name:
         raise Damaged(f"{path} holds step {content['step']}: it was renamed, or is another run's")
     for name, sha in content["files"].items():

@@ -44,6 +44,26 @@ class Home:
     readme = property(lambda self: self.path / "README.txt")
     lock = property(lambda self: self.path / "lock")
     batch = property(lambda self: self.path / "bad-batch.npz")
+    wandb = property(lambda self: self.path / "wandb-id")
+
+
+def ours(home: Home) -> None:
+    """Raise `BadInput` for a folder that holds something and is no run: nothing of it would be kept.
+
+    A run has a configuration that carries its seal, or a checkpoint with a manifest; one that was stopped before it had
+    either holds its lock alone.
+    """
+    held = [path.name for path in home.path.iterdir()] if home.path.is_dir() else []
+    if set(held) <= {home.lock.name}:
+        return
+    try:
+        unsealed(home.config)
+    except Damaged:
+        if not any(home.checkpoints.glob("*/manifest.json")):
+            some = ", ".join(sorted(held)[:3])
+            raise BadInput(
+                f"run is {home.path}, which holds {some} and is no run of jaxrl: choose another directory."
+            ) from None
 
 
 @contextmanager
@@ -140,14 +160,23 @@ def device() -> str:
     return f"{len(devices)} x {devices[0].device_kind}" if devices[0].platform != "cpu" else "cpu"
 
 
+def generator() -> str:
+    """The name of jax's generator of random numbers."""
+    return str(jax.config.jax_default_prng_impl)
+
+
 def commit() -> str:
-    """The commit of the code that runs, with '+' where the work tree differs from it; 'unknown' outside git."""
+    """The commit of the code that runs, with '+' where the work tree differs from it; 'unknown' outside its own git.
+
+    A repository that merely holds an environment in which jaxrl is installed does not track this file.
+    """
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
         return subprocess.run(("git", *words), cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -29,7 +29,7 @@ import numpy as np
 from jaxrl.core import BadInput, Env, Metrics, Recipe
 from jaxrl.host import SLOWLY, Host
 from jaxrl.loop import Run, check_lengths, layout
-from jaxrl.run import checkpoint
+from jaxrl.run import checkpoint, manifest
 from jaxrl.run.diagnose import Finding, diagnose, dump, first_bad, one_seed
 from jaxrl.run.directory import (
     Damaged,
@@ -37,7 +37,9 @@ from jaxrl.run.directory import (
     commit,
     device,
     differences,
+    generator,
     locked,
+    ours,
     sealed,
     unsealed,
     versions,
@@ -91,8 +93,10 @@ class Settings:
         least = {"steps": 1, "seed": 0, "seeds": 1, "chunk": 1, "evaluate_episodes": 1, "saving": 0}
         for name, low in least.items():
             value = getattr(self, name)
-            if value is not None and not value >= low:
-                raise BadInput(f"{name} is {value}; it must be at least {low}.")
+            if value is not None and not low <= value < math.inf:
+                raise BadInput(f"{name} is {value}; it must be at least {low} and finite.")
+        if self.seed + self.seeds > 2**32:  # a generator's seed has 32 bits: those above would be those below
+            raise BadInput(f"seed is {self.seed} with {self.seeds} seeds; all must be below 2^32 (4294967296).")
 
 
 class Position(NamedTuple):
@@ -136,8 +140,11 @@ def execute(
         BadInput, Diverged: see the module.
     """
     home, runs = Home(Path(path)), many(env, recipe, settings.seed, settings.seeds)
+    ours(home)
     with locked(home):
         found = checkpoint.newest(home.checkpoints, say, set_aside=settings.resume)
+        if found:
+            manifest.check(*found)
         if found and not settings.resume:
             raise BadInput(f"run {home.path} already holds checkpoints: add --resume, or choose another --run.")
         config = agreed(home, runs, settings, about or {}, found)
@@ -177,11 +184,17 @@ def agreed(home: Home, runs: Many, settings: Settings, about: dict, found: tuple
         "frames": -(-settings.steps // chunk) * chunk,
         "versions": versions(),
         "device": device(),
+        "generator": generator(),
         "commit": commit(),
         "again": settings.again,
     }
     check_lengths(runs.loop, config["frames"], chunk)
     if stored:
+        if (was := stored.get("generator", config["generator"])) != config["generator"]:
+            raise BadInput(
+                f"JAX_DEFAULT_PRNG_IMPL is {config['generator']}, but run {home.path} draws its numbers by {was}: "
+                f"set JAX_DEFAULT_PRNG_IMPL={was}."
+            )
         same = lambda c: {**c["about"], **{name: c[name] for name in ("seed", "seeds", "chunk")}}
         for name, mine, theirs in differences(same(config), same(stored)):
             raise BadInput(
@@ -342,7 +355,7 @@ class Drive:
             sinks.append(Guarded("TensorBoard", lambda: TensorBoard(self.home.tensorboard), self.say))
             sinks[-1].write(read(self.home.metrics))
         if self.settings.wandb:
-            sinks.append(Guarded("wandb", lambda: Wandb(self.home.path, self.config), self.say))
+            sinks.append(Guarded("wandb", lambda: Wandb(self.home, self.config), self.say))
         return sinks
 
     def table(self, metrics: Metrics) -> dict[str, list[float | None]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrl.core import Agent, BadInput, Ctx, Env, Key, Parts, PyTree, Recipe
 from jaxrl.host import Host
-from jaxrl.run import checkpoint
+from jaxrl.run import checkpoint, manifest
 from jaxrl.run.directory import Home
 from jaxrl.run.programs import Many, many, scorer
 from jaxrl.run.progress import say
@@ -40,6 +40,7 @@ def saved(path: str | Path, build: Callable[[dict], tuple[Env | Host, Recipe]]) 
     found = checkpoint.newest(home.checkpoints, say, rooms=("parts",))
     if found is None:
         raise BadInput(f"run {home.path} holds no checkpoint: train it first, or check the path.")
+    manifest.check(*found)
     config = found[1]["config"]
     runs = many(*build(config["about"]), config["seed"], config["seeds"])
     return Saved(runs, checkpoint.load_parts(*found, runs.shapes().parts), found[1]["step"], config)

@@ -7,10 +7,13 @@ A row is `{'step': frames, 'seed': seed, 'part/quantity': number or None, ...}`;
 import hashlib
 import json
 import math
+import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
+
+from jaxrl.run.directory import Home, write
 
 Row = dict[str, Any]
 Say = Callable[[str], None]
@@ -96,11 +99,16 @@ class TensorBoard:
 class Wandb:
     """Weights & Biases, one run for all seeds: `seed-0/critic/loss`, ..."""
 
-    def __init__(self, folder: Path, config: dict):
+    def __init__(self, home: Home, config: dict):
         import wandb  # pyright: ignore[reportMissingImports]  (an extra)
 
-        # The directory's name is the run's: continuing it continues the same page.
-        self.run = wandb.init(project="jaxrl", id=folder.name, dir=str(folder), config=config, resume="allow")
+        # Random, and kept with the run: continuing it continues the same page, and no other of the same name.
+        if not home.wandb.exists():
+            write(home.wandb, secrets.token_hex(8).encode())
+        id = home.wandb.read_text().strip()
+        self.run = wandb.init(
+            project="jaxrl", id=id, name=home.path.name, dir=str(home.path), config=config, resume="allow"
+        )
 
     def write(self, rows: list[Row]) -> None:
         for row in rows:
