@@ -72,7 +72,7 @@ def _of_rest(content: dict, seeds: int) -> str | None:
     row = lambda x: isinstance(x, list) and len(x) == seeds and all(map(optional(number), x))
     if "pending" not in content or not optional(each(row))(content["pending"]):
         return f"pending is not a list of {seeds} numbers by metric, or null"
-    seconds = content.get("seconds")
+    seconds = content.get("seconds") or {}
     if not each(number)(seconds) or not {*SECONDS} <= {*seconds}:
         return f"seconds lacks a number for one of {', '.join(SECONDS)}"
     mark = content.get("metrics")
