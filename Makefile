@@ -18,7 +18,7 @@ SEED    ?= 0
 RUN     ?= runs/$(AGENT)-$(ENV)-$(SEED)
 WORKERS ?= 2
 
-.PHONY: setup train test test-slow lint lock check-lock bench bench-peers evidence faults check-envs profile docs clean
+.PHONY: setup train test test-slow lint lock check-lock bench bench-peers evidence faults mutants check-envs profile docs clean
 
 setup: $(READY)
 
@@ -60,6 +60,9 @@ evidence: $(READY)   # the smoke scale of every claim; `$(PY) -m experiments.evi
 
 faults: $(READY)
 	$(PY) -m experiments.faults --kills 20 --flips 50
+
+mutants: $(READY)   # 200 changes of one token each, of which the tests have to notice nine in ten; about an hour
+	$(PY) -m experiments.mutants
 
 bench: $(READY)   # with PUREJAXRL=FOLDER, a checkout of purejaxrl, beside that too
 	$(PY) -m experiments.bench
