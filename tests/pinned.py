@@ -6,7 +6,7 @@ formula gives. Only networks' `apply` is the product's own.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import FrozenInstanceError, asdict
 from typing import Any
 
 import jax
@@ -172,6 +172,20 @@ class Put:
         return {**before, **(self.fn(before, batch) if self.due(update) else {})}, {}
 
 
+def explored(agent: Agent, parts: dict, memory=(), count: int = 48) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Observations [count, LENGTH], keys [count], and the actions that an agent explores with there."""
+    obs, keys = 2 * jax.random.normal(KEY, (count, LENGTH)), jax.random.split(KEY, count)
+    act = lambda obs, key: agent.act(parts, memory, obs, Ctx(key, jnp.int32(0)), True)[0]
+    return obs, keys, jax.jit(jax.vmap(act))(obs, keys)
+
+
+def noisy(center, noise):
+    """center + noise within [-1, 1], where both bounds are met."""
+    action = np.minimum(np.maximum(np.asarray(center) + np.asarray(noise), -1), 1)
+    assert action.min() == -1 and action.max() == 1
+    return action
+
+
 def tracked(source: str, target: str, tau: float, due=always) -> Put:
     """Polyak averaging: (1 - tau) target + tau source."""
     mix = lambda new, old: ((1 - tau) * np.asarray(old) + tau * np.asarray(new)).astype(np.float32)
@@ -259,8 +273,10 @@ def bounded(kind: type, lowest: dict[str, float], ranges: dict[str, tuple[float,
 
 
 def defaults(config: Any, **wanted):
-    """The configuration's numbers, all of them."""
+    """The configuration's numbers, all of them, for good."""
     assert asdict(config) == wanted
+    with pytest.raises(FrozenInstanceError):
+        config.gamma = 0
 
 
 def replayed(recipe) -> tuple[int, int]:

@@ -26,10 +26,12 @@ from tests.pinned import (
     defaults,
     disturbed,
     expected,
+    explored,
     last_of,
     mean,
     member,
     near,
+    noisy,
     replayed,
     same,
     soft_distribution,
@@ -114,22 +116,23 @@ def test_parts_at_the_start(start):
 
 def test_an_episode_holds_a_size_of_noise(agent, start):
     """Drawn between both ends with the first step, and its own from then on; actions stay within bounds."""
-    ctx = Ctx(KEY, jnp.int32(0))
-    parts = {**disturbed(start, "actor", by=1.0), "norm": NORM}
-    key_noise, key_sigma = jax.random.split(KEY)
-    noise = np.asarray(jax.random.normal(key_noise, (DIMS,)))
+    parts = {**disturbed(start, "actor", by=0.5), "norm": NORM}
     assert agent.memory() == {"sigma": -1}
-    size = jax.random.uniform(key_sigma, (), minval=0.2, maxval=0.6)
-    for obs in (jnp.array([0.3, -0.1, 1.0]), jnp.array([30.0, -10.0, 20.0])):
-        center = np.tanh(ACTOR.apply(parts["actor"], seen(obs)))
-        for sigma, wanted in [(-1.0, size), (0.5, 0.5), (0.0, 0.0)]:
-            action, memory, extras = agent.act(parts, {"sigma": jnp.float32(sigma)}, obs, ctx, True)
-            assert_allclose(memory["sigma"], wanted, rtol=1e-6)
-            assert_allclose(action, np.minimum(np.maximum(center + wanted * noise, -1), 1), rtol=1e-4)
-            assert extras == {}
-        action, memory, extras = agent.act(parts, {"sigma": jnp.float32(0.5)}, obs, ctx, False)
-        assert_allclose(action, center, rtol=1e-4)
-        assert (memory, extras) == ({"sigma": 0.5}, {})
+    for sigma in (-1.0, 0.0, 0.5):
+        obs, keys, action = explored(agent, parts, {"sigma": jnp.float32(sigma)})
+        streams = [jax.random.split(key) for key in keys]
+        size = jnp.stack([jax.random.uniform(key, (), minval=0.2, maxval=0.6) for _, key in streams])
+        noise = jnp.stack([jax.random.normal(key, (DIMS,)) for key, _ in streams])
+        center = jnp.tanh(ACTOR.apply(parts["actor"], seen(obs)))
+        wanted = noisy(center, (size if sigma < 0 else sigma + 0 * size)[:, None] * noise) if sigma else center
+        assert_allclose(action, wanted, rtol=1e-4, atol=1e-6)
+        ctx = Ctx(keys[0], jnp.int32(0))
+        _, memory, extras = agent.act(parts, {"sigma": jnp.float32(sigma)}, obs[0], ctx, True)
+        assert_allclose(memory["sigma"], size[0] if sigma < 0 else sigma, rtol=1e-6)
+        assert extras == {}
+        action, memory, extras = agent.act(parts, {"sigma": jnp.float32(sigma)}, obs[0], ctx, False)
+        assert_allclose(action, center[0], rtol=1e-4)
+        assert (memory, extras) == ({"sigma": sigma}, {})
 
 
 def test_a_network_may_compute_in_16_bits(start):

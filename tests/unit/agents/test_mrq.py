@@ -25,8 +25,10 @@ from tests.pinned import (
     bounded,
     defaults,
     disturbed,
+    explored,
     member,
     near,
+    noisy,
     same,
     stacked,
     transitions,
@@ -36,7 +38,7 @@ H, CODE, ACTION_CODE = 3, 5, 4
 SIZES = {"widths": (8, 7), "codes": (CODE, ACTION_CODE), "horizon": H, "batch": 8, "capacity": 32}
 CONFIG = mrq.Config(
     **SIZES, n=2, period=2, warmup=2, num_envs=2, gamma=0.9, lr=3e-3, encoder_lr=2e-3, decay=(0.4, 0.6), clip=0.01,
-    noise=0.3, smoothing=0.6, smoothing_clip=0.5, saturation=0.7,
+    noise=0.8, smoothing=0.6, smoothing_clip=0.5, saturation=0.7,
 )  # fmt: skip
 BINS = np.sign(np.linspace(-10, 10, 65)) * (np.exp(np.abs(np.linspace(-10, 10, 65))) - 1)  # symexp
 PARTS = ("encoder", "encoder_target", "actor", "actor_target", "critic", "target")
@@ -239,18 +241,15 @@ def test_parts_at_the_start(start):
 
 
 def test_explores_by_noise_within_bounds(agent, start):
-    ctx = Ctx(KEY, jnp.int32(0))
-    noise = 0.3 * np.asarray(jax.random.normal(KEY, (DIMS,)))
-    for by in (0.2, 5.0):
-        parts = disturbed(start, "encoder", "actor", by=by)
-        obs = jnp.array([0.3, -1.0, 2.0])
-        center = np.tanh(POLICY.apply(parts["actor"], encode(parts["encoder"], obs)))
-        action, memory, extras = agent.act(parts, "kept", obs, ctx, False)
-        assert_allclose(action, center, rtol=1e-4)
+    parts = disturbed(start, "encoder", "actor", by=0.5)
+    obs, keys, action = explored(agent, parts)
+    center = jnp.tanh(POLICY.apply(parts["actor"], encode(parts["encoder"], obs)))
+    noise = 0.8 * jnp.stack([jax.random.normal(key, (DIMS,)) for key in keys])
+    assert_allclose(action, noisy(center, noise), rtol=1e-4, atol=1e-6)
+    for explore in (False, True):
+        action, memory, extras = agent.act(parts, "kept", obs[0], Ctx(KEY, jnp.int32(0)), explore)
         assert (memory, extras) == ("kept", {})
-        action, memory, extras = agent.act(parts, "kept", obs, ctx, True)
-        assert_allclose(action, np.minimum(np.maximum(center + noise, -1), 1), rtol=1e-4)
-        assert (memory, extras) == ("kept", {})
+        assert (jnp.abs(action - center[0]).max() < 1e-4) == (not explore)
 
 
 def test_ticks_are_counted_in_frames():

@@ -21,10 +21,12 @@ from tests.pinned import (
     bounded,
     defaults,
     disturbed,
+    explored,
     last_of,
     mean,
     member,
     near,
+    noisy,
     replayed,
     same,
     stacked,
@@ -104,17 +106,15 @@ def test_parts_at_the_start(start):
 
 
 def test_explores_by_noise_within_bounds(agent, start):
-    ctx = Ctx(KEY, jnp.int32(0))
-    parts = disturbed(start, "actor")
-    for obs in (jnp.array([0.3, -1.0, 2.0]), jnp.array([30.0, -10.0, 20.0])):  # of the second both bounds are met
-        center = np.tanh(ACTOR.apply(parts["actor"], obs))
-        action, memory, extras = agent.act(parts, "kept", obs, ctx, False)
-        assert_allclose(action, center, rtol=1e-5)
+    parts = disturbed(start, "actor", by=0.5)
+    obs, keys, action = explored(agent, parts)
+    center = jnp.tanh(ACTOR.apply(parts["actor"], obs))
+    noise = 0.4 * jnp.stack([jax.random.normal(key, (DIMS,)) for key in keys])
+    assert_allclose(action, noisy(center, noise), rtol=1e-4, atol=1e-6)
+    for explore in (False, True):
+        action, memory, extras = agent.act(parts, "kept", obs[0], Ctx(KEY, jnp.int32(0)), explore)
         assert (memory, extras) == ("kept", {})
-        action, memory, extras = agent.act(parts, "kept", obs, ctx, True)
-        noisy = center + 0.4 * np.asarray(jax.random.normal(KEY, (DIMS,)))
-        assert_allclose(action, np.minimum(np.maximum(noisy, -1), 1), rtol=1e-5)
-        assert (memory, extras) == ("kept", {})
+        assert (jnp.abs(action - center[0]).max() < 1e-5) == (not explore)
 
 
 def test_views_are_of_the_agents_own_networks(agent, start):
