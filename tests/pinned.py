@@ -48,6 +48,12 @@ def disturbed(parts: dict, *names: str, by: float = 0.2, seed: int = 1) -> dict:
     return {**parts, **{name: jax.tree.map(noisy, parts[name]) for name in names}}
 
 
+def taking_numpy(fn: Callable) -> Callable:
+    """A function of JAX's arrays as one of NumPy's, positional ones alone: expectations are then worked in NumPy."""
+    array = lambda x: jnp.asarray(x) if isinstance(x, np.ndarray | np.generic) else x
+    return lambda *args, **settings: fn(*jax.tree.map(array, args), **settings)
+
+
 def member(parameters, i: int):
     return jax.tree.map(lambda x: x[i], parameters)
 
