@@ -24,9 +24,9 @@ def test_targets_add_the_discounted_value_of_what_follows(reward, discount):
     r, d = s(reward), s(discount)
     assert_allclose(td_target(r, d, s(3.0)), reward + discount * 3, rtol=1e-6)
     assert_allclose(sarsa_target(r, d, s(-3.0)), reward - discount * 3, rtol=1e-6)
-    assert_allclose(q_target(r, d, f(3, 7, -1)), reward + discount * 7, rtol=1e-6)
+    assert_allclose(q_target(r, d, f(3, 7, -2)), reward + discount * 7, rtol=1e-6)
     # The online network prefers the third action, of which the target network thinks least.
-    assert_allclose(double_q_target(r, d, f(3, 7, -1), f(0.1, 0.2, 0.3)), reward - discount, rtol=1e-6)
+    assert_allclose(double_q_target(r, d, f(3, 7, -2), f(0.1, 0.2, 0.3)), reward - 2 * discount, rtol=1e-6)
     assert_allclose(clipped_q_target(r, d, f(4, 3, 7)), reward + discount * 3, rtol=1e-6)
     assert_allclose(clipped_q_target(r, d, f(4, 3), s(0.5)), reward + discount * 3.5, rtol=1e-6)
     assert_allclose(clipped_q_target(r, d, f(-4, 3), -0.5), reward - discount * 4.5, rtol=1e-6)
