@@ -36,7 +36,7 @@ from tests.pinned import (
 K, LR, DECAY = 3, 3e-3, 0.5
 CONFIG = bro.Config(
     (8, 7), blocks=(1, 2), quantiles=K, lr=LR, decay=DECAY, gamma=0.9, tau=0.1, alpha=0.3, ratio=2, optimism=0.7,
-    nearness=0.4, divergence=0.03, spread=0.6, weights_lr=0.01, resets=(1,),
+    nearness=0.4, divergence=0.03, spread=0.6, weights_lr=0.01, resets=(1, 40),
 )  # fmt: skip
 ACTOR, SHIFT = net(ResidualMLP(8, 1, 2 * DIMS), OBS), net(ResidualMLP(8, 1, DIMS, final_bias=False), OBS, ACTION)
 CRITIC = net(ResidualMLP(7, 2, K), OBS, ACTION)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -61,6 +62,17 @@ def test_a_learning_rate_falls_to_nothing_and_stays_there():
     assert common.falling(0.5, 0) == 0.5
 
 
+def test_parameters_fade_whatever_the_rate_is():
+    """A step of -.1 from 2, which loses a quarter of itself too: 1.4; where nothing fades the optimiser is itself."""
+    tx = optax.sgd(0.1)
+    fading = common.fading(tx, 0.25)
+    step, _ = fading.update(jnp.float32(1), fading.init(jnp.float32(2)), jnp.float32(2))
+    assert_allclose(step, -0.6, rtol=1e-6)
+    assert common.fading(tx, 0) is tx and common.fading(tx, 0.0) is tx
+    assert common.fading(tx, jnp.float32(0)) is not tx  # a traced share cannot be asked
+    assert common.fading(tx, 1) is not tx
+
+
 def test_a_vectors_length():
     assert common.vector("a", picture(3, dtype=jnp.float32)) == 3
     for shape in ((), (2, 3)):
@@ -77,9 +89,11 @@ def test_an_images_shape():
             common.image("a", other)
 
 
-@pytest.mark.parametrize("height, width, patch", [(48, 64, 8), (84, 60, 12), (84, 84, 12), (98, 98, 7), (66, 66, 6)])
+@pytest.mark.parametrize(
+    "height, width, patch", [(48, 64, 8), (84, 60, 12), (84, 84, 12), (98, 98, 7), (66, 66, 6), (50, 50, 8)]
+)
 def test_a_transformer_of_patches_divides_the_shorter_side(monkeypatch, height, width, patch):
-    """By 8, else by 12, 7 or 6."""
+    """By 8, else by 12, 7 or 6, or not."""
     made = []
     alone = SimpleNamespace(init=lambda key: 0, apply=lambda parameters, obs: obs)
     monkeypatch.setattr(common, "net", lambda module, obs: made.append(module) or alone)

@@ -48,6 +48,10 @@ def test_codes_of_length_0_are_told_from_none():
     """Nothing is divided by 0: all of 4 look alike."""
     zero = jnp.zeros((4, 3))
     assert_allclose(dr_q.contrast({}, zero, None, {"target": zero})["contrast"], np.log(4), rtol=1e-6)
+    short = 1.5e-8 * jnp.eye(4)  # still long enough to have a direction
+    assert_allclose(
+        dr_q.contrast({}, short, None, {"target": short})["contrast"], np.log(1 + 3 * np.exp(-10)), rtol=1e-3
+    )
 
 
 def test_values_are_not_scaled(parts):

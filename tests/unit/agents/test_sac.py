@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxrl.agents import sac
 from jaxrl.core import BadInput, Box, Ctx, Specs
-from jaxrl.nets import MLP, net
+from jaxrl.nets import MLP, Net, net
 from tests.pinned import (
     ACTION,
     DIMS,
@@ -131,6 +131,20 @@ def test_log_standard_deviations_lie_between_minus_5_and_2():
     assert_allclose(log_std, [-5, -1.5, 2])
 
 
+def test_all_numbers_of_an_action_count_alike_where_nothing_is_said(start):
+    output = ACTOR.apply(start["actor"], BATCHES[0]["obs"])
+    near(sac.drawn_actions(output, KEY), squashed(output, KEY))
+    near(sac.drawn_from(*normal(output), KEY), squashed(output, KEY))
+
+
+def test_a_critic_that_draws_is_looked_at_by_one_key(start):
+    """Always the same, so that what a view shows does not flicker."""
+    noise = lambda parameters, obs, action, key: jax.random.normal(key, (2, len(obs)))
+    drawing = sac.build(SPECS, CONFIG, critic=Net(sac.critics(SPECS, CONFIG).init, noise))
+    seen = drawing.views["q"](start, BATCHES[0]["obs"], BATCHES[0]["action"])
+    assert_allclose(seen, jax.random.normal(jax.random.key(0), (2, B)), rtol=1e-6)
+
+
 def test_views_are_of_the_agents_own_networks(agent, start):
     batch = BATCHES[0]
 
@@ -147,6 +161,7 @@ def test_views_are_of_the_agents_own_networks(agent, start):
 
     views, wanted, inside, layers = seen(disturbed(start, "actor", "critic"), batch["obs"], batch["action"])
     near(views, wanted)
+    assert_allclose(agent.views["cost"]({}, jnp.array([2.0, -3.0])), [2, 4.5])  # of an error, in a critic's loss
     near(inside, layers)
 
 

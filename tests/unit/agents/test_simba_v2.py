@@ -130,7 +130,7 @@ def test_updates_are_the_papers(agent, start):
 
 def test_rewards_are_scaled_by_the_spread_or_by_the_largest_return():
     batch = transitions()
-    for spread, peak, by in [((45.0, 6), 5.0, 3.0), ((45.0, 6), 20.0, 4.0)]:
+    for spread, peak, by in [((45.0, 6), 5.0, 3.0), ((45.0, 6), 20.0, 4.0), ((0.0, 6), 0.0, 1e-4)]:
         out = simba_v2.bounded(seen({}, spread, peak), batch, None)
         assert_allclose(out["reward"], batch["reward"] / by, rtol=1e-6)
         same({**out, "reward": 0}, {**batch, "reward": 0})
