@@ -189,8 +189,10 @@ def tried(folder: Path, tests: list[str], keep: bool) -> int:
     import jax
     import pytest
 
-    for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
-        del sys.modules[name]
+    here = (str(folder), str(ROOT / "tests"))
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in OURS or str(getattr(module, "__file__", None)).startswith(here):
+            del sys.modules[name]
 
     def sessionstart(session):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0 if keep else 1e9)
