@@ -91,11 +91,11 @@ def test_the_share_is_measured_and_decides_the_noise(recipe, parts):
         near(metrics, {"share": jnp.float32(share)})
         same({n: after[n] for n in after if n not in ("dormant", "std")},
              {n: parts[n] for n in parts if n not in ("dormant", "std")})  # fmt: skip
-    woken = {**parts, "dormant": {"share": jnp.float32(0), "woke": jnp.int32(30)}}
-    for now in (50, 90, 400):
+    for woke, now in ((30, 50), (30, 90), (30, 400), (0, 10)):
+        woken = {**parts, "dormant": {"share": jnp.float32(0), "woke": jnp.int32(woke)}}
         after, _ = measure(woken, at(now))
-        assert after["dormant"]["woke"] == 30  # once is for good
-        assert_allclose(after["std"], max(noise, schedule(now - 30)), rtol=1e-5)
+        assert after["dormant"]["woke"] == woke  # once is for good
+        assert_allclose(after["std"], max(noise, schedule(now - woke)), rtol=1e-5)
     assert rule.reads == ("dormant", "std", "encoder", "actor") and rule.writes == ("dormant", "std")
 
 

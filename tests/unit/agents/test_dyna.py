@@ -36,7 +36,7 @@ KNOWN = bits.Model(lambda key: jnp.float32(0.5), lambda part, batch: part * batc
 
 def test_a_batch_is_rollouts_of_the_policy_from_what_was_seen():
     """obs, action, weight: of all starts the first step, then of all the second; each weighs what went on till then."""
-    base, seen = config("dqn", temperature=0.7), []
+    base, seen = config("dqn", temperature=50.0), []
     plain = dqn.recipe(DISCRETE, base)
     watch = stateless(lambda parts, batch, ctx: (seen.append(batch), ({}, {}))[1], writes=())
     agent = plain.agent

@@ -34,6 +34,8 @@ def test_the_critics_descend_their_own_loss_and_the_worst_change(steps):
     """weight sum_i (Q_i(s + noise, a) - Q_i(s, a))^2 / Var Q, with a gradient through both, not through noise."""
     recipe, plain = small("td3+lipschitz", lipschitz={**OWN, "steps": steps}), small("td3")
     parts = disturbed(jax.jit(recipe.agent.init)(KEY), "critic", "target", "actor", by=0.5)
+    last = jax.tree.map(lambda x: 2e-3 * x, parts["critic"]["Dense_2"])  # a variance near 1e-6
+    parts["critic"] = {**parts["critic"], "Dense_2": last}
     ours, beneath, q = (
         recipe.agent.rules["critic"].loss, plain.agent.rules["critic"].loss, plain.agent.views["q"]
     )  # fmt: skip
@@ -67,6 +69,14 @@ def test_the_worst_noise_of_a_plane_and_of_a_bowl():
     assert_allclose(plane(one), 2 * 0.65**2, rtol=1e-5)
     more = lipschitz.worst_noise(plane, reach, (2, 3), KEY, 4)
     assert_allclose(plane(more), 2 * 0.65**2, rtol=1e-5)
+    peak = 0.3 * reach * jnp.array([1.0, -1.0, 1.0])
+    hill = lambda noise: -(((noise - peak) / reach) ** 4).sum()
+    for steps in (0, 1, 2, 5):  # towards a peak within reach, past it and back
+        found, wanted = (fn(steps) for fn in (
+            lambda steps: lipschitz.worst_noise(hill, reach, (B, LENGTH), KEY, steps),
+            lambda steps: climbed(hill, reach, KEY, steps),
+        ))  # fmt: skip
+        assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
     none = lipschitz.worst_noise(plane, reach, (200, 3), KEY, 0)
     assert (jnp.abs(none) <= reach).all() and 0.4 < (none > 0).mean() < 0.6 and (none < -0.8 * reach).any()
 
