@@ -44,7 +44,8 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
             anything = jax.random.uniform(key_any, (q.shape[1], dims), minval=-1)
             others = jnp.stack([q, *(look["q"](parts, h, action) for action in (following, anything))])
             q = look["q"](parts, h, look["policy"](parts, h, key_now)) - jax.nn.logsumexp(others, axis=0)
-        weight = config.eta * (look["cost"](parts, 1.0) if "cost" in look else 1.0)  # with which a fixed target is met eta / 2 higher
+        # Of an error's cost, so that a fixed target is met eta / 2 higher whatever the critics descend.
+        weight = config.eta * (look["cost"](parts, 1.0) if "cost" in look else 1.0)
         return -weight * mean(q.sum(axis=0), batch), {"optimism": q.mean(axis=0)}
 
     reads = present(agent, "encoder", "code", *(("actor", "std") if config.standing_out else ()))

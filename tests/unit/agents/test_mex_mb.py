@@ -81,6 +81,8 @@ def test_advantages_that_are_alike_push_nowhere():
     assert mex_mb.pushed(log_prob[:, :1], jnp.array([[7.0]])) == 0  # one alone has no spread
     by_hand = np.array([1, 2, -4]) @ np.array([1, 0, -1]) / 3  # 5, 3, 1 are 2 apart
     assert_allclose(mex_mb.pushed(log_prob, jnp.array([[5.0, 3.0, 1.0]])), by_hand, rtol=1e-5)
+    slight = mex_mb.pushed(log_prob, 1e-8 * jnp.array([[1.0, 0.0, -1.0]]))
+    assert_allclose(slight, by_hand / 2, rtol=1e-4)  # as much again is added to a spread of 1e-8
     two = mex_mb.pushed(log_prob[:, :2], jnp.array([[5.0, 3.0]]))
     assert_allclose(two, (1 - 2) / 2**0.5 / 2, rtol=1e-5)
     assert jax.grad(lambda a: mex_mb.pushed(log_prob, a))(jnp.array([[5.0, 3.0, 1.0]])).sum() == 0
