@@ -113,6 +113,24 @@ def test_each_update_counts_units_above_zero_before_it(recipe):
     assert rule.writes == ("critic", "activity")
 
 
+def test_what_is_seen_may_be_encoded_by_parts_that_the_critics_do_not_learn():
+    base, own = small("sac"), adaptive_rr.Config(period=100, window=20)
+    encode = lambda parts, obs: obs * jnp.exp(parts["log_alpha"])
+    views = {**base.agent.views, "encode": encode}
+    rule = adaptive_rr.add(
+        replace(base, agent=replace(base.agent, views=views)), CONTINUOUS, own, config("sac")
+    ).agent.rules["critic"]
+    parts = {
+        **disturbed(jax.jit(base.agent.init)(KEY), "critic"),
+        "activity": activity(),
+        "log_alpha": jnp.float32(0.7),
+    }
+    layers = base.agent.views["critic"](parts, np.exp(0.7) * BATCH["obs"], BATCH["action"])["layers"][:2]
+    share = sum(float((layer > 0).sum()) for layer in layers) / sum(layer.size for layer in layers)
+    critic = {"critic": parts["critic"]}
+    assert_allclose(jax.jit(lambda p: rule.loss(critic, p, BATCH, KEY)[1]["active"])(parts), share, rtol=1e-6)
+
+
 def test_parts_at_the_start(recipe):
     same(jax.jit(recipe.agent.init)(KEY)["activity"], activity())
     assert list(recipe.agent.rules) == list(small("td3").agent.rules)

@@ -93,7 +93,7 @@ def test_experts_are_balanced_and_clipped_as_the_mixtures_own_settings_say():
     """The actor's rule has the losses on routers that `moe` adds, of the nested settings."""
     rule = made(moe={**EXPERTS, "weight": 3.0}).agent.rules["actor"]
     plain = made(mixture=False).agent.rules["actor"]
-    while rule.around is not None:
+    while rule.around is not None and plain.around is not None:
         rule, plain = rule.around[1], plain.around[1]
     assert rule.loss.__name__ != plain.loss.__name__ == "actor_loss"
 
