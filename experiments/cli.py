@@ -90,6 +90,12 @@ def peek(args: Sequence[str], flag: str, default: str) -> str:
     return default
 
 
+def without(args: Sequence[str], flag: str) -> list[str]:
+    """The arguments without a flag and its value."""
+    dropped = {i + k for i, word in enumerate(args) if word == flag for k in (0, 1)}
+    return [word for i, word in enumerate(args) if i not in dropped and not word.startswith(f"{flag}=")]
+
+
 def check_env(name: str) -> None:
     """Raise `BadInput` where no environment has that name; 'module:factory' is looked up when it is made."""
     from envs.registry import names
