@@ -16,7 +16,7 @@ import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxrl.core import Agent, BadInput, Box, Ctx, Specs
+from jaxrl.core import Agent, BadInput, Box, Ctx, Specs, stateless
 
 LENGTH, DIMS, B = 3, 2, 6
 OBS, ACTION = (jax.ShapeDtypeStruct((n,), jnp.float32) for n in (LENGTH, DIMS))
@@ -33,6 +33,26 @@ def transitions(seed: int = 0, shape: tuple[int, ...] = (B,)) -> dict[str, np.nd
     batch["discount"], batch["weight"] = np.ones(shape, np.float32), rng.uniform(0.5, 2, shape).astype(np.float32)
     batch["discount"][1], batch["weight"][2] = 0, 0
     return batch
+
+
+def rolled(seed: int = 0, steps: int = 6, envs: int = 3) -> dict[str, np.ndarray]:
+    """A rollout [T, N]: the first environment terminates at step 1, the others break off at 2 and terminate at 3."""
+    batch = transitions(seed, (steps, envs))
+    del batch["weight"]
+    batch["discount"], batch["end"] = np.ones((steps, envs), np.float32), np.zeros((steps, envs), bool)
+    for step, env, goes_on in ((1, 0, 0), (2, 1, 1), (3, 2, 0)):
+        batch["end"][step, env], batch["discount"][step, env] = True, goes_on
+    length = np.arange(5, 5 + steps)[:, None] - np.zeros((1, envs), np.int32)
+    for step, env in np.argwhere(batch["end"]):
+        length[step + 1 :, env] = np.arange(1, steps - step)
+    return {**batch, "info": {"episode": {"length": length.astype(np.int32)}}}
+
+
+def mapped(rule, parts: dict, batch: dict, ctx: Ctx) -> dict:
+    """The batch that the outermost `on` of a rule makes."""
+    seen = lambda parts, batch, ctx: ({}, batch)
+    wrap, _ = rule.around
+    return jax.jit(lambda *given: wrap(stateless(seen, ())).update(given[0], (), *given[1:])[2])(parts, batch, ctx)
 
 
 def mean(x, batch):
@@ -129,7 +149,8 @@ class Descended:
 
     Args:
         loss: `(live, parts, batch, key) -> (value, metrics)`, which takes its constants from `parts`.
-        learns: of each part that it moves, its optimiser's settings: lr, and b1 and decay where they are not usual.
+        learns: of each part that it moves, its optimiser's settings: lr, and what is not usual of b1, b2, eps, AdamW's
+            decay and the share of itself by which it fades, whatever lr is.
         due: whether it learns with an update; metrics of the others are NaN.
         sets: parts whose new values the loss has among its metrics.
         clip: of the gradient's global norm.
@@ -156,15 +177,15 @@ class Descended:
             new[name] = self.stepped(name, before[name], slope[name], state, **how)
         return {**before, **new}, {"loss": value, **metrics}
 
-    def stepped(self, name, parameters, slope, state, lr, b1=0.9, b2=0.999, decay=0.0):
+    def stepped(self, name, parameters, slope, state, lr, b1=0.9, b2=0.999, decay=0.0, eps=1e-8, fade=0.0):
         none = jax.tree.map(lambda g: np.zeros(g.shape), slope)
         m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * np.asarray(g), self.mu.get(name, none), slope)
         v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * np.asarray(g) ** 2, self.nu.get(name, none), slope)
         # From here on with the numbers that were found: Adam magnifies how a gradient of 0 is rounded.
         m = self.mu[name] = near(moment(state, "mu")[name], m, together=True)
         v = self.nu[name] = near(moment(state, "nu")[name], v, together=True)
-        rate = lambda m, v: (m / (1 - b1**self.count)) / (np.sqrt(v / (1 - b2**self.count)) + 1e-8)
-        step = lambda x, m, v: (x - lr * (rate(m, v) + decay * np.asarray(x))).astype(np.float32)
+        rate = lambda m, v: (m / (1 - b1**self.count)) / (np.sqrt(v / (1 - b2**self.count)) + eps)
+        step = lambda x, m, v: (x - lr * (rate(m, v) + decay * np.asarray(x)) - fade * np.asarray(x)).astype(np.float32)
         return jax.tree.map(step, parameters, *jax.tree.map(lambda x: np.asarray(x, np.float64), (m, v)))
 
 
@@ -293,3 +314,32 @@ def replayed(recipe) -> tuple[int, int]:
     batch = jax.eval_shape(recipe.source.sample, s, {}, KEY)
     held = jax.eval_shape(recipe.source.everything, s)["reward"].size  # with a slot for each environment's newest
     return held - recipe.num_envs, batch["reward"].shape[0]
+
+
+def summed(recipe, steps: int = 12, obs=None) -> dict:
+    """A batch of a recipe's replay of one endless episode whose rewards are 1, whose actions are 0, and which always
+    shows `obs`, where there is one."""
+    made = transitions(shape=(steps, recipe.num_envs))
+    ones = np.ones_like(made.pop("weight"))
+    made |= {"reward": ones, "discount": ones, "end": ones == 0, "action": np.zeros_like(made["action"])}
+    if obs is not None:
+        made |= dict.fromkeys(("obs", "next_obs"), np.broadcast_to(obs, (steps, recipe.num_envs, *obs.shape)))
+    s = recipe.source.add(recipe.source.init(made), made, Ctx(KEY, jnp.int32(0)))
+    return jax.jit(lambda s: recipe.source.sample(s, {}, KEY))(s)
+
+
+def explores(act: Callable, q, low: float, frames: int):
+    """`act(key, step)` is uniform for a share that falls linearly from 1 to `low` over the frames, else best by q."""
+
+    def wanted(key, step):
+        key_share, key_action = jax.random.split(key)
+        share = low + (1 - low) * jnp.maximum(1 - step / frames, 0)
+        drawn = jax.random.randint(key_action, (), 0, len(q), jnp.int32)
+        return jnp.where(jax.random.uniform(key_share) < share, drawn, jnp.argmax(q))
+
+    keys, steps = jax.random.split(KEY, 60), jnp.array([0, frames // 3, frames, 3 * frames], jnp.int32)
+    grid = lambda fn: jax.vmap(jax.vmap(fn, (0, None)), (None, 0))
+    actions, right = jax.jit(lambda *given: (grid(act)(*given), grid(wanted)(*given)))(keys, steps)
+    assert_array_equal(actions, right)
+    assert actions.dtype == jnp.int32
+    assert (actions != jnp.argmax(q)).any(axis=1).all()

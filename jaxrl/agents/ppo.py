@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl.agents.common import at_least, continuous, falling, vector, within
-from jaxrl.core import Agent, Batch, Discrete, Recipe, Specs, adam, epochs, minimise, on
+from jaxrl.core import Agent, BadInput, Batch, Discrete, Recipe, Specs, adam, epochs, minimise, on
 from jaxrl.equations.distributions import categorical_entropy, categorical_log_prob, normal_entropy, normal_log_prob
 from jaxrl.equations.policies import clipped_value_loss, ppo_surrogate
 from jaxrl.equations.returns import gae
@@ -63,7 +63,7 @@ LEARNED = ("action", "log_prob", "value", "advantage", "target")  # what the los
 
 def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput for action spaces PPO cannot act in."""
-    length, choices = vector("ppo", specs.observation), isinstance(specs.action, Discrete)
+    choices = isinstance(specs.action, Discrete)
     outputs = specs.action.n if choices else continuous("ppo", specs.action)
 
     def network(outputs: int, gain: float):
@@ -89,7 +89,7 @@ def build(specs: Specs, config: Config) -> Agent:
         if not choices:
             parts["actor"]["log_std"] = jnp.zeros(outputs)
         if config.normalise:
-            parts |= {"norm": moments((length,)), "reward_norm": moments()}
+            parts |= {"norm": moments((vector("ppo", specs.observation),)), "reward_norm": moments()}
         return parts
 
     def act(parts, memory, obs, ctx, explore):
@@ -145,6 +145,11 @@ def build(specs: Specs, config: Config) -> Agent:
         flat = lambda x: x.reshape(-1, *x.shape[batch["reward"].ndim :])
         output, value, batch = flat(output), flat(value)[:, 0], {k: flat(batch[k]) for k in LEARNED}
         advantage = batch["advantage"]
+        if advantage.size == 1:
+            raise BadInput(
+                f"minibatches is {config.minibatches}, which leaves 1 sample each, whose advantage less its mean is 0: "
+                "choose fewer, or more num_envs or unroll."
+            )
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         log_prob = jax.vmap(lambda o, a: log_prob_of(live["actor"], o, a))(output, batch["action"])
         surrogate = jax.vmap(ppo_surrogate, in_axes=(0, 0, 0, None))(
