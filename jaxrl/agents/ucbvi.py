@@ -1,6 +1,8 @@
 """UCBVI: plan in the mean of what was seen, with a bonus for what was seen little (Azar et al. 2017, algorithms 1-3).
 
 The bonus is Chernoff-Hoeffding's. With a scale of 0 and some epsilon it is the greedy planner that explores by chance.
+Deviations: rewards are learned, as their means; no value is above what can be earned in the steps that are left, where
+the paper's are not above all steps' worth; and values are not held below those of the last plan.
 """
 
 from dataclasses import dataclass
