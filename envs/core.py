@@ -5,8 +5,10 @@ environment (`batched` vmaps). Whatever they remember lives in the state, beside
 `inner`, in typed arrays: a weakly typed one would change its type at the first step and compile everything twice.
 """
 
+import math
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +41,7 @@ __all__ = [
     "batched",
     "contextual",
     "first",
+    "flat_observation",
     "frame_stack",
     "scale_action",
     "time_limit",
@@ -188,6 +191,59 @@ def scale_action(env: Env) -> Env:
     dtype, scale = (jnp.float32, whole) if integers else (box.dtype, linear)
     step = lambda state, action: env.step(state, scale(action))
     return replace(env, step=step, specs=replace(env.specs, action=Box(box.shape, -1.0, 1.0, dtype)))
+
+
+def vectors(observation: PyTree) -> tuple[tuple[str, int], ...]:
+    """(name, how many numbers) of each leaf of an observation, in the order in which they are concatenated.
+
+    Raises:
+        BadInput: it holds no numbers at all, or an image (uint8 [H, W, C]) beside others.
+    """
+    found = jax.tree_util.tree_leaves_with_path(observation)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "observation" for path, _ in found]
+    for name, (_, leaf) in zip(names, found):
+        if len(leaf.shape) == 3 and leaf.dtype == jnp.uint8:
+            raise BadInput(
+                f"the observation holds an image, '{name}' {list(leaf.shape)}, beside others: agents see one image or "
+                "one vector, so choose among them in a wrapper."
+            )
+    sizes = tuple((name, math.prod(leaf.shape)) for name, (_, leaf) in zip(names, found))
+    if not sum(size for _, size in sizes):
+        raise BadInput("observations are empty: show at least one number, if a constant.")
+    return sizes
+
+
+def concatenated(observation: PyTree, xp: Any = jnp) -> jax.Array:
+    """All numbers of an observation as one float32 vector, leaf by leaf; `xp` is jax's or numpy's module."""
+    return xp.concatenate([xp.ravel(xp.asarray(leaf)).astype(xp.float32) for leaf in jax.tree.leaves(observation)])
+
+
+def flat_observation(env: Env) -> Env:
+    """The environment whose observation, a pytree or an array of any shape, is one float32 vector.
+
+    Raises:
+        BadInput: see `vectors`.
+    """
+    layout = vectors(env.specs.observation)
+
+    def reset(key):
+        state, out = env.reset(key)
+        return state, out._replace(obs=concatenated(out.obs))
+
+    def step(state, action):
+        state, out = env.step(state, action)
+        return state, out._replace(obs=concatenated(out.obs))
+
+    seen = jax.ShapeDtypeStruct((sum(size for _, size in layout),), jnp.float32)
+    return replace(env, reset=reset, step=step, specs=replace(env.specs, observation=seen, over=None, layout=layout))
+
+
+def is_plain(observation: PyTree) -> bool:
+    """Whether an observation is one vector or one image already, as agents see them."""
+    shape = getattr(observation, "shape", None)
+    return shape is not None and (
+        (len(shape) == 1 and shape[0] > 0) or (len(shape) == 3 and observation.dtype == jnp.uint8)
+    )
 
 
 def frame_stack(env: Env, k: int) -> Env:

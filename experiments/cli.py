@@ -90,6 +90,12 @@ def peek(args: Sequence[str], flag: str, default: str) -> str:
     return default
 
 
+def without(args: Sequence[str], flag: str) -> list[str]:
+    """The arguments without a flag and its value."""
+    dropped = {i + k for i, word in enumerate(args) if word == flag for k in (0, 1)}
+    return [word for i, word in enumerate(args) if i not in dropped and not word.startswith(f"{flag}=")]
+
+
 def check_env(name: str) -> None:
     """Raise `BadInput` where no environment has that name; 'module:factory' is looked up when it is made."""
     from envs.registry import names
@@ -180,7 +186,8 @@ def platform_settings() -> None:
 
 
 def environment(name: str, repeat: int | None, pixels: int | None = None, tried: bool = False):
-    """(env, its action repeat): an environment by name, with continuous actions in [-1, 1], as agents expect them.
+    """(env, its action repeat): an environment by name, as agents expect them: continuous actions lie in [-1, 1], and
+    an observation that is no image is one vector.
 
     Args:
         repeat: frames for which an action is held; None takes what the task is usually run with.
@@ -195,7 +202,7 @@ def environment(name: str, repeat: int | None, pixels: int | None = None, tried:
 
     from envs import check, default_repeat, make
     from envs.adapters import PURE, host, on_host
-    from envs.core import Box, scale_action
+    from envs.core import Box, flat_observation, is_plain, scale_action
     from envs.registry import TABLE
 
     repeat = default_repeat(name) if repeat is None else repeat
@@ -210,6 +217,8 @@ def environment(name: str, repeat: int | None, pixels: int | None = None, tried:
         env = pictures(env, pixels)
     if not tried:
         check(env, steps=0 if name in TABLE or name.partition(":")[0] in PURE else None)
+    if not is_plain(env.specs.observation):
+        env = flat_observation(env)
     action = env.specs.action
     usual = lambda box: np.all(box.low == -1) and np.all(box.high == 1) and np.issubdtype(box.dtype, np.floating)
     return (scale_action(env) if isinstance(action, Box) and not usual(action) else env), repeat

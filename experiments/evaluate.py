@@ -122,6 +122,7 @@ def main(args: Sequence[str]) -> int:
             "return_high": high,
             "episodes": options.episodes,
             "seeds": len(run.runs.seeds),
+            "diverged": sorted(run.diverged),
             "steps": run.step,
             "parameters_sha256": fingerprint(run.parts),
             "run": str(options.run),

@@ -1,9 +1,10 @@
 """Train an agent on an environment, or continue a run.
 
-    python -m experiments.train --agent sac --env cartpole-swingup --steps 100000 --run runs/mine [--resume]
+    python -m experiments.train --agent sac --env cartpole-swingup --steps 100000 --run runs/mine [--resume [--at STEP]]
 
-The last line of stdout is one JSON object. Exit codes: 0 finished, or stopped by SIGTERM and saved; 1 the numbers of a
-part are no longer finite; 2 bad input, said in one sentence; 130 interrupted and saved.
+The last line of stdout is one JSON object. Exit codes: 0 finished, or stopped by SIGTERM and saved; 1 numbers are no
+longer finite, of all seeds ("diverged" lists those of some); 2 bad input, said in one sentence; 130 interrupted and
+saved.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from experiments.cli import (
     peek,
     quiet_stdout,
     say_json,
+    without,
 )
 from jaxrl.agents import AGENTS, addends
 from jaxrl.errors import BadInput
@@ -52,6 +54,7 @@ class Options:
     seeds: Annotated[int, told("trained in one process, counting on from --seed")] = 1
     run: Annotated[str | None, told("the run's directory; default runs/AGENT-ENV-SEED")] = None
     resume: Annotated[bool, told("continue what the directory holds; starts afresh where that is nothing")] = False
+    at: Annotated[int | None, told("with --resume: from the checkpoint of this step; newer ones are set aside")] = None
     repeat: Annotated[int | None, told("frames for which an action is held; default what the task is run with")] = None
     pixels: Annotated[int | None, told("side of the pictures to learn from in place of the state")] = None
     evaluate_episodes: Annotated[int, told("of the greedy policy after each chunk, for each seed")] = 8
@@ -92,7 +95,8 @@ def main(args: Sequence[str]) -> int:
         from jaxrl.run import Diverged, Settings, execute
 
         run = options.run or f"runs/{options.name}-{options.env.replace(':', '-')}-{options.seed}"
-        again = [word for word in args if word not in ("--resume", "--no-resume")]
+        again = without(args, "--at")
+        again = [word for word in again if word not in ("--resume", "--no-resume")]
         settings = Settings(
             **{f.name: getattr(options, f.name) for f in dataclasses.fields(Settings) if hasattr(options, f.name)},
             again=shlex.join([python(), "-m", PROGRAM, *again, "--resume"]),

@@ -78,6 +78,7 @@ class Specs:
             in frames everywhere.
         limit: steps (not frames) after which an episode ends at the latest; None where nothing bounds it.
         over: `obs -> bool []`, whether a step that leads there terminates; None where the environment alone knows.
+        layout: (name, how many numbers) of each part of an observation that was concatenated; empty elsewhere.
     """
 
     observation: PyTree
@@ -85,6 +86,7 @@ class Specs:
     frames: int = 1
     limit: int | None = None
     over: Callable[[PyTree], jax.Array] | None = None
+    layout: tuple[tuple[str, int], ...] = ()
 
 
 class TimeStep(NamedTuple):
@@ -372,9 +374,17 @@ class Recipe:
     events: tuple[Event, ...] = ()
 
 
-def describe(agent: Agent) -> str:
-    """The recipe in words: parts with shapes and bytes, rules in order with what each reads and writes."""
-    lines = ["parts"]
+def describe(agent: Agent, specs: Specs | None = None) -> str:
+    """The recipe in words: parts with shapes and bytes, rules in order with what each reads and writes.
+
+    Args:
+        specs: of the environment, to list the parts of an observation that was concatenated.
+    """
+    lines = []
+    if specs is not None and specs.layout:
+        lines.append("observation (one vector)")
+        lines += [f"  {name:<14} {size:>12,} number{'s' * (size != 1)}" for name, size in specs.layout]
+    lines.append("parts")
     for name, part in agent.shapes.items():
         leaves = jax.tree.leaves(part)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)

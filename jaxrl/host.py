@@ -33,6 +33,7 @@ from jaxrl.core import (
     fold,
 )
 from jaxrl.loop import Loop, Run, happen, loop, over_chunk
+from jaxrl.transitions import NotFinite, locate
 
 SLOWLY = "outside the scan and therefore slower; continued, it begins new episodes"
 
@@ -158,7 +159,11 @@ class Hosted:
         return self.simulators[i].reset(_number(self.seed, i, self.began, self.episodes[i]))
 
     def collect(self, run: Run) -> tuple[Run, Batch]:
-        """One tick of the simulators: (run, transitions [T, N, ...] in numpy). The clock stays: `learn` moves it."""
+        """One tick of the simulators: (run, transitions [T, N, ...] in numpy). The clock stays: `learn` moves it.
+
+        Raises:
+            NotFinite: a number that learning would look at is not finite.
+        """
         rows = []
         obs, memory = jax.device_get((run.last, run.memory))
         for t in range(self.recipe.unroll):
@@ -180,7 +185,11 @@ class Hosted:
                 }
             )
             obs, memory = following, jax.tree.map(lambda new, old, end=end: _pick(end, new, old), self.memory, after)
-        return run._replace(last=jax.device_put(obs), memory=jax.device_put(memory)), _stacked(rows)
+        newest = _stacked(rows)
+        place = locate(newest, obs, int(jax.device_get(run.step)), self.one.frames // self.recipe.unroll)
+        if place:
+            raise NotFinite(place, run.parts)
+        return run._replace(last=jax.device_put(obs), memory=jax.device_put(memory)), newest
 
     def step(self, actions: np.ndarray) -> tuple[Step, PyTree, dict[str, np.ndarray]]:
         """(each simulator's Step [N], what to act on next [N], return and length up to now [N])."""

@@ -35,6 +35,7 @@ from jaxrl.core import (
     happening,
     where,
 )
+from jaxrl.transitions import NOT_FINITE, any_bad
 
 
 class Run(NamedTuple):
@@ -225,7 +226,8 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
         run, metrics = learn(run, transitions)
         episode, end = transitions["info"]["episode"], transitions["end"]
         ended = {f"episode/{name}": jnp.stack([jnp.where(end, x, 0).sum(), end.sum()]) for name, x in episode.items()}
-        return run, {**metrics, **ended}
+        bad = any_bad(transitions, run.last).astype(jnp.float32)
+        return run, {**metrics, **ended, NOT_FINITE: bad}
 
     def chunk(run: Run, ticks: int) -> tuple[Run, Metrics]:
         if recipe.starts is not None:

@@ -54,7 +54,6 @@ def test_a_missing_package_is_one_sentence_with_the_extra_to_install(monkeypatch
     [
         ("craftax:Craftax-Symbolic-v2", "unknown craftax environment.*Did you mean 'Craftax-Symbolic-v1'"),
         ("gymnasium:CartPol-v1", "unknown gymnasium environment.*Did you mean 'CartPole-v1'"),
-        ("gymnasium:Blackjack-v1", "has observations of Tuple.*only Box, Discrete and Dict"),
     ],
 )
 def test_a_name_that_is_not_there_is_answered_with_the_nearest(id, sentence):

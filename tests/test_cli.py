@@ -50,6 +50,7 @@ def test_agent_flags_are_listed(capsys):
         (["--steps", "-4"], "steps is -4; it must be at least 1"),
         (["--seeds", "0"], "seeds is 0; it must be at least 1"),
         (["--repeat", "0"], "action repeat is 0"),
+        (["--at", "30"], "at is 30 without --resume"),
         (["--env", "cartpole"], "sac"),
         (["--agent", "dqn"], "dqn"),
         (["--agent", "nowhere.to_be_found"], "there is no module 'nowhere'"),
@@ -74,6 +75,11 @@ def test_exit_codes(capsys, error, code):
     with pytest.raises(SystemExit) as end:
         cli.answer(main)
     assert end.value.code == code and capsys.readouterr().err.startswith("error: ")
+
+
+def test_the_command_that_continues_a_run_goes_back_no_second_time():
+    args = ["--run", "a", "--at", "30", "--resume", "--at=40", "--attic", "x"]
+    assert cli.without(args, "--at") == ["--run", "a", "--resume", "--attic", "x"]
 
 
 BAD_WORLD = """

@@ -1,6 +1,7 @@
 """Environments on the host: the numbers of the compiled loop, true ends when continued, one sentence for faults."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxrl.core import Agent, BadInput, Box, Env, Recipe, Specs, TimeStep, first, mean, minimise
+from jaxrl.core import Agent, BadInput, Box, Env, Recipe, Specs, TimeStep, first, mean, minimise, stateless
 from jaxrl.host import Host, Hosted, Step, host_loop
 from jaxrl.loop import loop
 from jaxrl.run import Diverged, Settings, checkpoint, execute
@@ -149,5 +150,12 @@ def test_faults_are_sentences(tmp_path):
         execute(host(), recipe(rollout()), tmp_path / "many", settings(24, seeds=2))
     with pytest.raises(BadInput, match="leave `starts` away"):
         host_loop(host(), recipe(rollout(), starts=lambda parts, key: None))
-    with pytest.raises(Diverged, match=r"part 'w' is not finite.*rule 'fit', which cannot be played again on the host"):
+    with pytest.raises(
+        Diverged, match=r"'reward' of environment 0 is not finite at step 3: the environment gave it, no"
+    ):
         execute(host(spoilt=True), recipe(rollout()), tmp_path / "spoilt", settings(48))
+    how = recipe(rollout())
+    rules = {"fit": stateless(lambda parts, batch, ctx: ({"w": parts["w"] * jnp.inf}, {}), "w")}
+    how = replace(how, agent=Agent(how.agent.init, how.agent.act, rules, memory=how.agent.memory))
+    with pytest.raises(Diverged, match=r"part 'w' is not finite.*rule 'fit', which cannot be played again on the host"):
+        execute(host(), how, tmp_path / "learner", settings(24))

@@ -12,55 +12,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl.core import Agent, BadInput, Box, Env, Event, Recipe, Specs, TimeStep, first, mean, minimise, stateless
+from jaxrl.core import Agent, BadInput, Event, Recipe, mean, minimise
 from jaxrl.loop import layout
 from jaxrl.run import Diverged, Settings, checkpoint, driver, execute, load
 from jaxrl.run.programs import many
 from jaxrl.run.sinks import Guarded, read
 from jaxrl.sources import uniform
-
-ABOUT = {"agent": "linear", "env": "walk", "config": {"lr": 0.1}}
-
-
-def walk(traced=None, spoilt=False) -> Env:
-    """A noisy walk of 5 steps on a line; the reward is the action's closeness to where one is."""
-
-    def reset(key):
-        state = {"x": jax.random.normal(key, (2,)), "t": jnp.int32(0), "key": key}
-        return state, first(state["x"])
-
-    def step(state, action):
-        if traced is not None:
-            traced.append(1)
-        key, noise = jax.random.split(state["key"])
-        x = 0.9 * state["x"] + 0.1 * jax.random.normal(noise, (2,))
-        t = state["t"] + 1
-        reward = -jnp.square(action - x).sum()
-        reward = jnp.where(x[0] > 1, jnp.nan, reward) if spoilt else reward
-        return {"x": x, "t": t, "key": key}, TimeStep(x, reward, jnp.bool_(False), t >= 5)
-
-    return Env(reset, step, Specs(jax.ShapeDtypeStruct((2,), jnp.float32), Box((2,)), limit=5), "walk")
-
-
-def linear(width=2, bad=False) -> Recipe:
-    """Least squares towards the observation, with a second rule that may take the logarithm of a negative number."""
-
-    def loss(live, frozen, batch, key):
-        return mean(jnp.square(batch["obs"] @ live["actor"][:, :2] - batch["obs"]).sum(-1), batch), {}
-
-    def shrink(parts, batch, ctx):
-        return {"scale": jnp.log(parts["scale"] - 0.3) if bad else 0.9 * parts["scale"]}, {"scale": parts["scale"]}
-
-    def act(parts, memory, obs, ctx, explore):
-        return obs @ parts["actor"][:, :2] + 0.1 * explore * jax.random.normal(ctx.key, (2,)), memory, {}
-
-    init = lambda key: {"actor": 0.1 * jax.random.normal(key, (2, width)), "scale": jnp.float32(1)}
-    rules = {"actor": minimise(loss, optax.adam(0.1), "actor"), "shrink": stateless(shrink, "scale")}
-    return Recipe(Agent(init, act, rules), uniform(64, 4), num_envs=2)
-
-
-def settings(steps=40, **more) -> Settings:
-    return Settings(**{"steps": steps, "chunk": 10, "saving": 1000.0, "evaluate_episodes": 2, **more})
+from tests.walking import ABOUT, linear, rows, settings, walk
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +26,6 @@ def straight(tmp_path_factory):
     """An uninterrupted run of four chunks: (path, last line)."""
     path = tmp_path_factory.mktemp("straight") / "run"
     return path, execute(walk(), linear(), path, settings(), ABOUT)
-
-
-def rows(path):
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_leaves_what_its_directory_promises(straight):
@@ -303,18 +257,26 @@ def test_the_rule_that_spoils_a_part_is_named_and_its_batch_kept(tmp_path):
         assert batch["obs"].shape == (4, 2) and np.isfinite(batch["obs"]).all()
 
 
-def test_a_spoilt_environment_is_blamed_and_the_good_checkpoint_kept(tmp_path):
+def test_a_spoilt_source_is_blamed_and_the_batch_kept(tmp_path):
+    """What an event puts into a source is seen when it is drawn."""
+
     def loss(live, frozen, batch, key):
         return mean(jnp.square(live["actor"].sum() - batch["reward"]), batch), {}
 
+    def spoil(run, ctx):
+        nodes = {**run.source.nodes, "reward": run.source.nodes["reward"] * jnp.nan}
+        return run._replace(source=run.source._replace(nodes=nodes)), {}
+
     recipe = linear()
     rules = {"actor": minimise(loss, optax.adam(0.1), "actor")}
-    recipe = Recipe(Agent(recipe.agent.init, recipe.agent.act, rules), uniform(64, 4), num_envs=2)
+    agent = Agent(recipe.agent.init, recipe.agent.act, rules)
+    recipe = Recipe(agent, uniform(64, 4), num_envs=2, events=(Event(20, spoil),))
     with pytest.raises(Diverged, match=r"rule 'actor' wrote it, from a batch whose 'reward' was not finite") as info:
-        execute(walk(spoilt=True), recipe, tmp_path, settings(4000, seeds=2, seed=3), ABOUT)
-    assert "(seed " in str(info.value)
-    with np.load(tmp_path / "bad-batch.npz") as batch:
-        assert np.isnan(batch["reward"]).any()
+        execute(walk(), recipe, tmp_path, settings(40, seeds=2, seed=3), ABOUT)
+    assert "no seed is left: " in str(info.value) and "(seed 4)" in str(info.value)
+    for seed in (3, 4):
+        with np.load(tmp_path / f"bad-batch-{seed}.npz") as batch:
+            assert np.isnan(batch["reward"]).any()
 
 
 def test_a_dead_sink_says_so_once_and_training_goes_on():

@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.adapters import built, needed
 from envs.adapters.simulators import repeated, scaled, spec
+from envs.core import concatenated, is_plain, vectors
 from jaxrl.core import BadInput, Box, Discrete, Env, PyTree, Specs, unknown
 from jaxrl.host import Host, Step
 
@@ -50,11 +51,15 @@ def simulated(name: str, repeat: int = 1, **settings: Any) -> Host:
     simulator = repeated(lambda: Simulated(make(), show, scale), repeat)
     one = make()
     action, scale = _actions(gymnasium.spaces, one.action_space, id)
-    observation, show = _observations(gymnasium.spaces, one.observation_space, id)
+    observation, raw = _observations(gymnasium.spaces, one.observation_space, id)
+    plain = is_plain(observation)
+    layout = () if plain else vectors(observation)
+    show = raw if plain else lambda obs: concatenated(raw(obs), np)
+    seen = observation if plain else spec((sum(size for _, size in layout),))
     steps = one.spec and one.spec.max_episode_steps
     limit = None if steps is None else -(-steps // repeat)
     one.close()
-    return Host(simulator, Specs(observation, action, repeat, limit), id)
+    return Host(simulator, Specs(seen, action, repeat, limit, layout=layout), id)
 
 
 def _actions(spaces: Any, space: Any, id: str) -> tuple[Box | Discrete, Callable]:
@@ -67,7 +72,8 @@ def _actions(spaces: Any, space: Any, id: str) -> tuple[Box | Discrete, Callable
 
 
 def _observations(spaces: Any, space: Any, id: str) -> tuple[PyTree, Callable]:
-    """(specs, gymnasium's observation -> ours): bytes stay bytes, other numbers float32, a Discrete one-hot."""
+    """(specs, gymnasium's observation -> ours): bytes stay bytes, other numbers float32, a Discrete one-hot; a Dict and
+    a Tuple are pytrees of these."""
     if isinstance(space, spaces.Box):
         dtype = np.uint8 if space.dtype == np.uint8 else np.float32
         return spec(space.shape, dtype), lambda obs: np.asarray(obs, dtype)
@@ -78,7 +84,16 @@ def _observations(spaces: Any, space: Any, id: str) -> tuple[PyTree, Callable]:
         parts = {name: _observations(spaces, inner, id) for name, inner in space.items()}
         show = lambda obs: {name: one(obs[name]) for name, (_, one) in parts.items()}
         return {name: shape for name, (shape, _) in parts.items()}, show
-    raise BadInput(f"environment '{id}' has observations of {space}: only Box, Discrete and Dict are adapted.")
+    if isinstance(space, spaces.MultiDiscrete) and len(space.nvec.shape) == 1:
+        space = spaces.Tuple([spaces.Discrete(n, start=start) for n, start in zip(space.nvec, space.start)])
+    if isinstance(space, spaces.MultiBinary):
+        return spec(space.shape), lambda obs: np.asarray(obs, np.float32)
+    if isinstance(space, spaces.Tuple):
+        shapes, shows = zip(*(_observations(spaces, inner, id) for inner in space.spaces))
+        return shapes, lambda obs: tuple(show(one) for show, one in zip(shows, obs))
+    raise BadInput(
+        f"environment '{id}' has observations of {space}: only numbers, and Dicts and Tuples of them, are adapted."
+    )
 
 
 # ---------------------------------------------------------------------------------------------- ours, as gymnasium's

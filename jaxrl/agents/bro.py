@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents import sac
-from jaxrl.agents.common import at_least, continuous, within
+from jaxrl.agents.common import at_least, continuous, vector, within
 from jaxrl.core import Agent, Recipe, Specs, adam, chain, each, mean, minimise
 from jaxrl.equations.categorical import quantile_huber
 from jaxrl.equations.distributions import tanh_normal_sample
@@ -60,6 +60,7 @@ def free(weight: float | jax.Array) -> jax.Array:
 def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1]."""
     dims = continuous("bro", specs.action)
+    vector("bro", specs.observation)
     obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
     if config.target_entropy is None:
         config = replace(config, target_entropy=-dims / 2)

@@ -51,22 +51,33 @@ def fading(tx: optax.GradientTransformation, share: float | jax.Array) -> optax.
 
 
 def vector(agent: str, observation: PyTree) -> int:
-    """The length of an observation that is one vector; `BadInput` for any other."""
+    """The length of an observation that is one vector; `BadInput` for any other, and for an empty one."""
     shape = getattr(observation, "shape", None)
     if shape is None or len(shape) != 1:
         what = "a pytree" if shape is None else f"of shape {shape}"
-        raise BadInput(f"{agent} needs observations that are one vector, and these are {what}: flatten them.")
+        remedy = "wrap the environment in flat_observation(env)"
+        if seen_as_image(observation):
+            what, remedy = (
+                f"images of shape {shape}",
+                "take drq or drqv2, which see, or wrap it in flat_observation(env)",
+            )
+        raise BadInput(f"{agent} needs observations that are one vector, and these are {what}: {remedy}.")
+    if shape[0] == 0:
+        raise BadInput(f"{agent} needs observations, and these are empty: show at least one number, if a constant.")
     return shape[0]
+
+
+def seen_as_image(observation: PyTree) -> bool:
+    return len(getattr(observation, "shape", ())) == 3 and observation.dtype == jnp.uint8
 
 
 def image(agent: str, observation: PyTree) -> tuple[int, int, int]:
     """Height, width and channels of an observation that is one image; `BadInput` for any other."""
-    shape = getattr(observation, "shape", ())
-    if len(shape) != 3 or observation.dtype != jnp.uint8:
+    if not seen_as_image(observation):
         raise BadInput(
             f"{agent} learns from images (uint8 [H, W, C]), and these observations are none: try --pixels 84."
         )
-    return shape
+    return observation.shape
 
 
 def encoder(agent: str, observation: PyTree, config: Any) -> tuple[Net, jax.ShapeDtypeStruct]:
@@ -99,8 +110,9 @@ def convolutions(side: int, config: Any) -> Conv:
 
 def vision(agent: str, observation: PyTree, config: Any) -> tuple[Net, jax.ShapeDtypeStruct]:
     """As `encoder`, where images are shown; a vector is its own features. Raises BadInput for anything else."""
-    if len(getattr(observation, "shape", ())) != 1:
+    if seen_as_image(observation):
         return encoder(agent, observation, config)
+    vector(agent, observation)
     return Net(lambda key: (), lambda parameters, obs: obs), observation
 
 

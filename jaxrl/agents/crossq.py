@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents import sac
-from jaxrl.agents.common import at_least, continuous
+from jaxrl.agents.common import at_least, continuous, vector
 from jaxrl.core import Agent, Batch, PyTree, Recipe, Specs, adam, every, mean, minimise
 from jaxrl.equations.distributions import tanh_normal_sample
 from jaxrl.equations.values import clipped_q_target
@@ -56,6 +56,7 @@ def build(
         rows: the observations whose statistics the actor's update sees; it learns from the first B of them.
     """
     dims = continuous("crossq", specs.action)
+    vector("crossq", specs.observation)
     obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
     actor = actor or normed(NormedMLP(config.widths, 2 * dims, config.plain), obs)
     critic = critic or normed_ensemble(normed(NormedMLP(config.critic_widths, 1, config.plain), obs, action), 2)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl.agents.common import at_least, discrete, fading, falling, numbers, within
+from jaxrl.agents.common import at_least, discrete, fading, falling, numbers, vector, within
 from jaxrl.core import Agent, BadInput, Recipe, Specs, adam, every, mean, minimise, track
 from jaxrl.equations.categorical import cross_entropy, expected, projected, quantile_huber
 from jaxrl.equations.distributions import epsilon_greedy
@@ -140,6 +140,7 @@ def build(specs: Specs, config: Config, head: Head | None = None) -> Agent:
     """
     head = head or HEADS[config.head](config)
     rows = discrete("dqn", specs.action) + config.dueling
+    vector("dqn", specs.observation)
     critic = net(MLP(config.widths, rows * head.outputs), specs.observation)
     values = jnp.vectorize(head.value, signature="(n)->()")
 

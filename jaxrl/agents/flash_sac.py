@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.agents import sac, xqc
-from jaxrl.agents.common import at_least, continuous
+from jaxrl.agents.common import at_least, continuous, vector
 from jaxrl.agents.simba_v2 import BINS, bounded
 from jaxrl.core import Agent, Recipe, Specs
 from jaxrl.nets import NormedResidual, normed, normed_ensemble, unit_weights
@@ -43,6 +43,7 @@ class Config(xqc.Config):
 def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1]."""
     dims = continuous("flash_sac", specs.action)
+    vector("flash_sac", specs.observation)
     obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
     if config.target_entropy is None:
         config = replace(config, target_entropy=0.5 * dims * jnp.log(2 * jnp.pi * jnp.e * config.sigma**2))

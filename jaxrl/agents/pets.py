@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, continuous, experienced, periodic
+from jaxrl.agents.common import at_least, continuous, experienced, periodic, vector
 from jaxrl.core import Agent, BadInput, Recipe, Specs, fold, happening, unknown
 from jaxrl.models import ensemble
 from jaxrl.planning import cem, icem, mppi, random_shooting
@@ -71,6 +71,7 @@ def expected(model: ensemble.Model, part, obs: jax.Array, particles: int):
 
 def recipe(specs: Specs, config: Config) -> Recipe:
     """Raises BadInput unless observations are one vector and actions a Box of [-1, 1]."""
+    vector("pets", specs.observation)
     dims, model = continuous("pets", specs.action), ensemble.dynamics(specs, config.model)
     search = SEARCHES[config.search](config, dims)
 

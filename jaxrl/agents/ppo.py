@@ -63,7 +63,7 @@ LEARNED = ("action", "log_prob", "value", "advantage", "target")  # what the los
 
 def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput for action spaces PPO cannot act in."""
-    choices = isinstance(specs.action, Discrete)
+    length, choices = vector("ppo", specs.observation), isinstance(specs.action, Discrete)
     outputs = specs.action.n if choices else continuous("ppo", specs.action)
 
     def network(outputs: int, gain: float):
@@ -89,7 +89,7 @@ def build(specs: Specs, config: Config) -> Agent:
         if not choices:
             parts["actor"]["log_std"] = jnp.zeros(outputs)
         if config.normalise:
-            parts |= {"norm": moments((vector("ppo", specs.observation),)), "reward_norm": moments()}
+            parts |= {"norm": moments((length,)), "reward_norm": moments()}
         return parts
 
     def act(parts, memory, obs, ctx, explore):

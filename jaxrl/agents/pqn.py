@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl.agents.common import at_least, discrete, falling, within
+from jaxrl.agents.common import at_least, discrete, falling, vector, within
 from jaxrl.core import Agent, Recipe, Specs, by_frames, epochs, minimise, on
 from jaxrl.equations.distributions import epsilon_greedy
 from jaxrl.equations.returns import lambda_returns
@@ -45,6 +45,7 @@ class Config:
 
 def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless its actions are Discrete."""
+    vector("pqn", specs.observation)
     critic = net(MLP(config.widths, discrete("pqn", specs.action), norm="affine"), specs.observation)
     exploration = optax.linear_schedule(1.0, config.epsilon, config.epsilon_frames)
 

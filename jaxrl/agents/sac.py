@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, continuous, within
+from jaxrl.agents.common import at_least, continuous, vector, within
 from jaxrl.core import Agent, BadInput, Key, PyTree, Recipe, Specs, adam, fold, mean, minimise, track
 from jaxrl.equations.distributions import tanh_normal_sample
 from jaxrl.equations.policies import soft_policy_loss, temperature_loss
@@ -132,6 +132,7 @@ def build(
         linear_in: as `soft_objective` has it.
     """
     dims = continuous("sac", specs.action)
+    vector("sac", specs.observation)
     actor = actor or net(mlp(config.widths, 2 * dims), specs.observation)
     critic = critic or critics(specs, config, mlp)
     target_entropy = -float(dims) if config.target_entropy is None else config.target_entropy

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jaxrl.agents.common import at_least, continuous, within
+from jaxrl.agents.common import at_least, continuous, vector, within
 from jaxrl.core import Agent, Key, Recipe, Specs, adam, every, mean, minimise, track
 from jaxrl.equations.values import clipped_q_target
 from jaxrl.nets import MLP, ensemble, net
@@ -49,6 +49,7 @@ def smoothed(center: jax.Array, std: float, clip: float, key: Key) -> jax.Array:
 def build(specs: Specs, config: Config) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1]."""
     dims = continuous("td3", specs.action)
+    vector("td3", specs.observation)
     policy = net(MLP(config.widths, dims), specs.observation)
     action = jax.ShapeDtypeStruct((dims,), jnp.float32)
     critic = ensemble(net(MLP(config.widths, 1), specs.observation, action), 2)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.agents import crossq, sac
-from jaxrl.agents.common import continuous
+from jaxrl.agents.common import continuous, vector
 from jaxrl.agents.simba_v2 import BINS, LIMIT, categorical_loss, distribution, means
 from jaxrl.core import Agent, Batch, Ctx, Parts, PyTree, Recipe, Specs, adam, every, minimise, on, track
 from jaxrl.nets import NormedMLP, NormedNet, normed, normed_ensemble, orthogonal, unit_columns
@@ -57,6 +57,7 @@ def build(
         scaled: the batch with the rewards that critics learn from; sees the parts 'reward_norm' and 'peak'.
     """
     dims = continuous("xqc", specs.action)
+    vector("xqc", specs.observation)
     obs, action = specs.observation, jax.ShapeDtypeStruct((dims,), jnp.float32)
     if config.target_entropy is None:
         config = replace(config, target_entropy=-dims / 2)

@@ -4,7 +4,8 @@
 `load(path, build)` gives the policy of a run that was saved.
 """
 
-from jaxrl.run.driver import Diverged, Settings, execute
+from jaxrl.run.driver import Settings, execute
 from jaxrl.run.evaluation import Policy, load
+from jaxrl.run.health import Diverged
 
 __all__ = ["Diverged", "Policy", "Settings", "execute", "load"]

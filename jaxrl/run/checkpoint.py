@@ -170,7 +170,7 @@ def newest(
         for bad, reason in damaged:
             say(f"{reason}; falling back to step {content['step']}.")
             if set_aside:
-                os.rename(bad, _free(bad.with_suffix(".damaged")))
+                os.rename(bad, free(bad.with_suffix(".damaged")))
         return path, content
     if damaged:
         raise BadInput(
@@ -180,7 +180,7 @@ def newest(
     return None
 
 
-def _free(path: Path) -> Path:
+def free(path: Path) -> Path:
     """The path, numbered where it is taken."""
     return next(p for i in range(1_000_000) if not (p := path if i == 0 else Path(f"{path}-{i}")).exists())
 

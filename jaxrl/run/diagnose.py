@@ -1,4 +1,4 @@
-"""Which rule made a part infinite or NaN, found by playing the run again from its last good state.
+"""What made a part infinite or NaN, an environment or a rule, found by playing the run again from its last good state.
 
 A run is a function of its state, so nothing has to be recorded while it goes well: the bad chunk is played once more
 tick by tick, and the bad tick rule by rule.
@@ -16,6 +16,7 @@ from jaxrl.core import Batch, Ctx, Parts, PyTree, Rule, batched, fold
 from jaxrl.loop import LEARN, OBSERVE, RATIO, REFRESH, SAMPLE, Run, happen
 from jaxrl.run.checkpoint import is_key, leaves
 from jaxrl.run.programs import Many, finite
+from jaxrl.transitions import Place, locate
 
 
 class Finding(NamedTuple):
@@ -45,15 +46,20 @@ def one_seed(run: Run, row: int, many: bool) -> Run:
     return jax.tree.map(lambda x: x[row], run._replace(step=()))._replace(step=run.step)
 
 
-def diagnose(runs: Many, run: Run, ticks: int) -> Finding | None:
-    """Find the rule in a chunk of one seed that begins finite and ends otherwise; None where it does not."""
+def diagnose(runs: Many, run: Run, ticks: int) -> Place | Finding | None:
+    """What spoils a chunk of one seed that begins finite: the first place of what was collected that is not finite, or
+    the rule or event that wrote such a part, whichever came first; None where all stays finite."""
     collect, learn, check = jax.jit(runs.one.collect), jax.jit(runs.one.learn), jax.jit(finite)
     recipe = runs.recipe
     if recipe.starts is not None:
         envs = batched(runs.env, recipe.num_envs, recipe.starts)
         run = run._replace(envs=envs.refresh(run.envs, run.parts, fold(fold(run.key, run.step), REFRESH)))
     for _ in range(ticks):
+        began = int(run.step)
         ready, transitions = collect(run)
+        place = locate(transitions, ready.last, began, runs.one.frames // recipe.unroll)
+        if place:
+            return place
         run, _ = learn(ready, transitions)
         if first_bad(check(run.parts)):
             return next(culprits(runs, ready, transitions), None)

@@ -1,12 +1,12 @@
 """One run from beginning to end on the host: chunks, and between them what a host has to do.
 
 `execute` is a function of an environment, a recipe and a directory. It parses no flags and knows no names of agents.
-Between chunks, in this order: the check that parts are finite, checkpoint, evaluation, the log of the chunk before, the
-progress bar. A checkpoint carries the metrics that are not logged yet, so a run that is continued logs what the
-uninterrupted one does.
+Between chunks, in this order: the check that all is finite (`jaxrl.run.health`), checkpoint, evaluation, the log of the
+chunk before, the progress bar. A checkpoint carries the metrics that are not logged yet, so a run that is continued
+logs what the uninterrupted one does.
 
 What a run answers: a dict (the last line on stdout). Raises `BadInput` for what the user can mend, `Diverged` where
-the learner's numbers are no longer finite.
+numbers are no longer finite, of all seeds.
 """
 
 import hashlib
@@ -23,14 +23,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.core import BadInput, Env, Metrics, Recipe
 from jaxrl.host import SLOWLY, Host
 from jaxrl.loop import Run, check_lengths, layout
-from jaxrl.run import checkpoint, manifest
-from jaxrl.run.diagnose import Finding, diagnose, dump, first_bad, one_seed
+from jaxrl.run import checkpoint, manifest, rewind
 from jaxrl.run.directory import (
     Damaged,
     Home,
@@ -45,22 +43,20 @@ from jaxrl.run.directory import (
     versions,
     write,
 )
+from jaxrl.run.health import Health
 from jaxrl.run.plot import curve
 from jaxrl.run.programs import Many, Programs, compiled, many
 from jaxrl.run.progress import Bar, say
 from jaxrl.run.sinks import Guarded, JsonLines, TensorBoard, Wandb, plain, read
 from jaxrl.sources.budget import human
 from jaxrl.statistics import interval, iqm
+from jaxrl.transitions import NOT_FINITE, NotFinite
 
 # What a run says of `layout`'s choice.
 LAYOUT = {
     "map": "one after another in one program (lax.map), as suits a CPU",
     "vmap": "side by side (vmap), as suits an accelerator",
 }
-
-
-class Diverged(RuntimeError):
-    """A part is no longer finite: one sentence that names part, rule, step and what was kept."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +71,8 @@ class Settings:
         evaluate_episodes: of the policy without exploration, after each chunk, for each seed.
         saving: largest share of the wall time spent on checkpoints; the last one is always written.
         resume: continue what the directory holds; a directory without a checkpoint is started afresh.
+        at: with resume, continue from the checkpoint of this step rather than the newest one: newer ones are set aside,
+            and learning rates may differ from then on.
         wandb: record to Weights & Biases as well.
         again: the command that continues this run, for README.txt.
     """
@@ -86,6 +84,7 @@ class Settings:
     evaluate_episodes: int = 8
     saving: float = 0.05
     resume: bool = False
+    at: int | None = None
     wandb: bool = False
     again: str = ""
 
@@ -97,6 +96,8 @@ class Settings:
                 raise BadInput(f"{name} is {value}; it must be at least {low} and finite.")
         if self.seed + self.seeds > 2**32:  # a generator's seed has 32 bits: those above would be those below
             raise BadInput(f"seed is {self.seed} with {self.seeds} seeds; all must be below 2^32 (4294967296).")
+        if self.at is not None and not self.resume:
+            raise BadInput(f"at is {self.at} without --resume, which it is about: add that, or leave --at away.")
 
 
 class Position(NamedTuple):
@@ -142,7 +143,10 @@ def execute(
     home, runs = Home(Path(path)), many(env, recipe, settings.seed, settings.seeds)
     ours(home)
     with locked(home):
-        found = checkpoint.newest(home.checkpoints, say, set_aside=settings.resume)
+        if settings.at is None:
+            found = checkpoint.newest(home.checkpoints, say, set_aside=settings.resume)
+        else:
+            found = rewind.chosen(home, settings.at)
         if found:
             manifest.check(*found)
         if found and not settings.resume:
@@ -153,10 +157,12 @@ def execute(
             step = found[1]["step"]
             if step > config["frames"]:
                 raise BadInput(f"steps is {settings.steps}, but this run is already at {step}: ask for at least that.")
-            if step == config["frames"] and (line := finished(home, step)):
+            if step == config["frames"] and settings.at is None and (line := finished(home, step)):
                 say(f"{home.path} is finished at step {step:,}.")
                 return line
             checkpoint.match(found[1], runs.shapes())
+            if settings.at is not None:
+                rewind.set_aside(home, step, found[1]["metrics"])
         drive.announce()
         write(home.config, sealed(config))
         write(home.readme, readme(home, settings, config).encode())
@@ -187,6 +193,7 @@ def agreed(home: Home, runs: Many, settings: Settings, about: dict, found: tuple
         "generator": generator(),
         "commit": commit(),
         "again": settings.again,
+        "changes": [],
     }
     check_lengths(runs.loop, config["frames"], chunk)
     if stored:
@@ -196,10 +203,8 @@ def agreed(home: Home, runs: Many, settings: Settings, about: dict, found: tuple
                 f"set JAX_DEFAULT_PRNG_IMPL={was}."
             )
         same = lambda c: {**c["about"], **{name: c[name] for name in ("seed", "seeds", "chunk")}}
-        for name, mine, theirs in differences(same(config), same(stored)):
-            raise BadInput(
-                f"{name} is {mine}, but run {home.path} was made with {theirs}: give that, or choose another --run."
-            )
+        changes = rewind.changes(home, differences(same(config), same(stored)), settings.at)
+        config["changes"] = [*stored.get("changes", []), *changes]
         for name, mine, theirs in differences(
             config["versions"] | {"device": config["device"]}, stored["versions"] | {"device": stored["device"]}
         ):
@@ -255,6 +260,7 @@ class Drive:
 
     at: Position
     programs: Programs
+    health: Health
     lines: Guarded
     sinks: list[Guarded]
     last_save: float | None = None  # seconds that the last checkpoint took
@@ -298,6 +304,8 @@ class Drive:
         )
         self.clock.compile += self.programs.compile_seconds
         self.at = self.start(found)
+        begin, lost = lambda good: self.start(good).run, extra.get("diverged", [])
+        self.health = Health(self.runs, self.programs, self.home, self.chunk, begin, lost, lambda line: self.say(line))
         with ExitStack() as stack:
             stop = stack.enter_context(stopping())
             bar = stack.enter_context(Bar(self.frames, int(self.at.run.step), self.clock.compile))
@@ -328,11 +336,8 @@ class Drive:
             self.log(bar)
         while step < self.frames and not stop.signal:
             began = time.perf_counter()
-            with jax.transfer_guard_device_to_host("disallow"):
-                run, metrics = jax.block_until_ready(self.programs.chunk(self.at.run))
             step += self.chunk
-            self.healthy(run)
-            self.at = Position(run, self.table(metrics))
+            self.at = self.played(step)
             self.clock.train += time.perf_counter() - began
             if stop.signal or step == self.frames or self.affordable():
                 self.save()
@@ -340,6 +345,17 @@ class Drive:
                 self.log(bar)
         if stop.signal:
             self.save()
+
+    def played(self, step: int) -> Position:
+        """One more chunk, to that step. Raises `Diverged` where no seed stays finite."""
+        before = self.health.before(self.at.run.parts)
+        try:
+            with jax.transfer_guard_device_to_host("disallow"):
+                run, metrics = jax.block_until_ready(self.programs.chunk(self.at.run))
+        except NotFinite as error:
+            raise self.health.hosted(error) from error
+        run = self.health.check(before, run, metrics, step)
+        return Position(run, self.table({name: x for name, x in metrics.items() if name != NOT_FINITE}))
 
     def start(self, found: tuple[Path, dict] | None) -> Position:
         """The run in a checkpoint, or a fresh one."""
@@ -364,52 +380,6 @@ class Drive:
             name: [plain(x) for x in np.atleast_1d(value).tolist()] for name, value in jax.device_get(metrics).items()
         }
 
-    def healthy(self, run: Run) -> None:
-        """Raise `Diverged` where a part is not finite, once the rule that did it is found."""
-        bad = first_bad(self.programs.finite(run.parts))
-        if not bad:
-            return
-        part, row = bad
-        if not self.runs.on_host:
-            self.say(f"Part '{part}' is not finite: playing the run again to find the rule that did it ...")
-        seed = f" (seed {self.runs.seeds[row]})" if self.runs.batched else ""
-        good = checkpoint.newest(self.home.checkpoints, self.say)
-        kept = f"the last good checkpoint is {good[0]}" if good else "no checkpoint had been written"
-        finding = None if self.runs.on_host else self.replay(good, row)
-        if finding is None:
-            again = (
-                "cannot be played again on the host" if self.runs.on_host else "did not happen again when played alone"
-            )
-            blame = f"part '{part}' is not finite at step {int(run.step)}{seed}; it is written by {self.writers(part)}"
-            raise Diverged(f"{blame}, which {again}; {kept}.")
-        cause = f", from a batch whose '{finding.bad}' was not finite already" if finding.bad else ""
-        batch = ""
-        if finding.batch:
-            dump(finding.batch, self.home.batch)
-            batch = f"; its batch is in {self.home.batch}"
-        remedy = "mend the environment or the source" if finding.bad else "lower its learning rate or bound its loss"
-        raise Diverged(
-            f"part '{finding.part}' is not finite at step {finding.step}{seed}: {finding.writer} wrote it{cause}{batch}"
-            f", {kept}: {remedy}."
-        )
-
-    def writers(self, part: str) -> str:
-        agent = self.runs.recipe.agent
-        rules = {**agent.observe, **agent.rules}
-        return " and ".join(f"rule '{name}'" for name, rule in rules.items() if part in rule.writes) or "an event"
-
-    def replay(self, good: tuple[Path, dict] | None, row: int) -> Finding | None:
-        """From the last good state, chunk by chunk, to the one that goes wrong."""
-        run = self.start(good).run
-        while int(run.step) < self.frames:
-            before = jax.tree.map(jnp.copy, run)
-            run, _ = self.programs.chunk(run)
-            if first_bad(self.programs.finite(run.parts)):
-                return diagnose(
-                    self.runs, one_seed(before, row, self.runs.batched), self.chunk // self.runs.loop.frames
-                )
-        return None
-
     def affordable(self) -> bool:
         """Would one more checkpoint keep within the share of the wall time that may go into them?"""
         seconds = self.clock.stored()
@@ -424,6 +394,7 @@ class Drive:
             return
         began = time.perf_counter()
         extra = {"pending": at.pending, "metrics": self.mark(), "seconds": self.clock.stored(), "config": self.config}
+        extra["diverged"] = self.health.stored()
         checkpoint.save(self.home.checkpoints, at.run, extra)
         self.saved, self.last_save = step, time.perf_counter() - began
         self.clock.saving += self.last_save
@@ -441,20 +412,21 @@ class Drive:
             self.say(f"Interrupted; saved at step {int(self.at.run.step):,}.")
 
     def evaluate(self, run: Run) -> np.ndarray | None:
-        """Returns [seeds, episodes] of the policy without exploration."""
+        """Returns [seeds, episodes] of the policy without exploration, of the seeds that have not diverged."""
         if self.programs.evaluate is None:
             return None
         scores = self.programs.evaluate(run.parts, self.runs.keys(), run.step)
-        return np.atleast_2d(np.asarray(scores["return"], np.float64))
+        return np.atleast_2d(np.asarray(scores["return"], np.float64))[self.health.rows()]
 
     def log(self, bar: Bar) -> None:
         """Evaluate, write the rows of the chunk before, move the bar."""
         run, pending, step = *self.at, int(self.at.run.step)
         self.scores = self.evaluate(run)
         rows = []
-        for i, seed in enumerate(self.runs.seeds):
+        for i, row in enumerate(self.health.rows()):
             score = {} if self.scores is None else {"evaluation/return": plain(self.scores[i].mean())}
-            rows.append({"step": step, "seed": seed, **{name: x[i] for name, x in pending.items()}, **score})
+            found = {name: x[row] for name, x in pending.items()}
+            rows.append({"step": step, "seed": self.runs.seeds[row], **found, **score})
         for sink in self.sinks:
             sink.write(rows)
         self.at = Position(run, None)
@@ -468,6 +440,8 @@ class Drive:
         """The last line of the run, stored for whoever asks again."""
         if self.scores is None:
             self.scores = self.evaluate(self.at.run)
+        if self.health.lost:
+            say(f"{self.health.names()} diverged: statistics are over the seeds that finished.")
         good = self.scores is not None and bool(np.isfinite(self.scores).all())
         low, high = map(plain, interval(self.scores)) if good else (None, None)
         seconds, step = self.clock.stored(), int(self.at.run.step)
@@ -477,6 +451,7 @@ class Drive:
             "return_high": high,
             "steps": step,
             "seeds": self.settings.seeds,
+            "diverged": sorted(self.health.lost),
             "wall_seconds": round(seconds["wall"], 3),
             "compile_seconds": round(seconds["compile"], 3),
             "steps_per_second": round(self.rate(step), 3),
@@ -490,7 +465,8 @@ class Drive:
     def plot(self) -> None:
         about = self.config["about"]
         title = " on ".join(str(about[name]) for name in ("agent", "env") if name in about) or self.home.path.name
-        Guarded("curve.png", lambda: curve(read(self.home.metrics), self.home.curve, title), say)
+        rows = [row for row in read(self.home.metrics) if row["seed"] not in self.health.lost]
+        Guarded("curve.png", lambda: curve(rows, self.home.curve, title), say)
 
 
 # --------------------------------------------------------------------------------------------------------- signals

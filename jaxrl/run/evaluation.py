@@ -1,7 +1,7 @@
 """A trained policy out of a run directory. It only reads: a run that is still training can be looked at."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,17 @@ from jaxrl.run.progress import say
 @dataclass(frozen=True)
 class Saved:
     """The newest intact checkpoint of a run: its seeds' loops, their parts ([seeds] first where there are several),
-    the clock, and what was asked for."""
+    the clock, what was asked for, and the seeds that diverged, with the step at which their parts were left."""
 
     runs: Many
     parts: Parts
     step: int
     config: dict[str, Any]
+    diverged: dict[int, int] = field(default_factory=dict)
+
+    def rows(self) -> list[int]:
+        """The rows of the seeds that did not diverge."""
+        return [row for row, seed in enumerate(self.runs.seeds) if seed not in self.diverged]
 
 
 def saved(path: str | Path, build: Callable[[dict], tuple[Env | Host, Recipe]]) -> Saved:
@@ -43,11 +48,13 @@ def saved(path: str | Path, build: Callable[[dict], tuple[Env | Host, Recipe]]) 
     manifest.check(*found)
     config = found[1]["config"]
     runs = many(*build(config["about"]), config["seed"], config["seeds"])
-    return Saved(runs, checkpoint.load_parts(*found, runs.shapes().parts), found[1]["step"], config)
+    diverged = {lost["seed"]: lost["step"] for lost in found[1].get("diverged", [])}
+    return Saved(runs, checkpoint.load_parts(*found, runs.shapes().parts), found[1]["step"], config, diverged)
 
 
 def returns(run: Saved, episodes: int) -> np.ndarray:
-    """Returns [seeds, episodes] of the policy without exploration, on the starts that training was evaluated on.
+    """Returns [seeds, episodes] of the policy without exploration, on the starts that training was evaluated on; of the
+    seeds that did not diverge.
 
     Raises:
         BadInput: fewer than 1 episode; an environment that never ends.
@@ -56,7 +63,8 @@ def returns(run: Saved, episodes: int) -> np.ndarray:
         raise BadInput(f"episodes is {episodes}; at least 1 is needed.")
     play = scorer(run.runs, episodes)
     play = play if run.runs.on_host else jax.jit(play)
-    return np.atleast_2d(np.asarray(play(run.parts, run.runs.keys(), np.int32(run.step))["return"], np.float64))
+    scores = np.atleast_2d(np.asarray(play(run.parts, run.runs.keys(), np.int32(run.step))["return"], np.float64))
+    return scores[run.rows()]
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ class Policy:
 
 
 def load(path: str | Path, build: Callable[[dict], tuple[Env | Host, Recipe]], seed: int | None = None) -> Policy:
-    """The policy of one of a run's seeds, the first unless said otherwise; see `saved`.
+    """The policy of one of a run's seeds, unless said otherwise the first that did not diverge; see `saved`.
 
     Raises:
         BadInput: the run has no such seed; see `saved`.
@@ -106,6 +114,8 @@ def load(path: str | Path, build: Callable[[dict], tuple[Env | Host, Recipe]], s
     seeds = run.runs.seeds
     if seed is not None and seed not in seeds:
         raise BadInput(f"seed is {seed}, and run {path} has {seeds[0]} to {seeds[-1]}.")
-    row = 0 if seed is None else seeds.index(seed)
+    row = run.rows()[0] if seed is None else seeds.index(seed)
+    if seed in run.diverged:
+        say(f"Seed {seed} of {path} diverged: this is its policy of step {run.diverged[seed]:,}.")
     parts = jax.tree.map(lambda x: x[row], run.parts) if run.runs.batched else run.parts
     return Policy(run.runs.env, run.runs.recipe.agent, parts, run.step)

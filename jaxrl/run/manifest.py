@@ -64,6 +64,8 @@ def _of_config(config: Any) -> str | None:
     for name, (check, wanted) in CONFIG.items():
         if not check(config.get(name)):
             return f"config.{name} is {config.get(name)!r}, not {wanted}"
+    if not isinstance(config.get("changes", []), list):
+        return "config.changes is no list"
     return None
 
 
@@ -75,6 +77,10 @@ def _of_rest(content: dict, seeds: int) -> str | None:
     seconds = content.get("seconds") or {}
     if not each(number)(seconds) or not {*SECONDS} <= {*seconds}:
         return f"seconds lacks a number for one of {', '.join(SECONDS)}"
+    lost = lambda x: isinstance(x, dict) and x.keys() == {"seed", "step", "cause"} and count(x["seed"])
+    diverged = content.get("diverged", [])
+    if not isinstance(diverged, list) or not all(lost(x) and count(x["step"]) and text(x["cause"]) for x in diverged):
+        return "diverged is not a list of a seed, a step and a cause each"
     mark = content.get("metrics")
     if not optional(lambda x: isinstance(x, dict) and count(x.get("bytes")) and text(x.get("sha256")))(mark):
         return "metrics is not a number of bytes and a SHA-256, or null"

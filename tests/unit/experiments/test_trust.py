@@ -121,6 +121,8 @@ def a_manifest(folder: Path, **changes) -> Path:
         ({"seconds": {"wall": 1.0}}, "seconds lacks a number"),
         ({"seconds": None}, "seconds lacks a number"),
         ({"metrics": {"bytes": -1, "sha256": ""}}, "metrics is not a number of bytes"),
+        ({"diverged": [3]}, "diverged is not a list of a seed, a step and a cause"),
+        ({"diverged": [{"seed": 0, "step": "late", "cause": ""}]}, "diverged is not a list of a seed, a step"),
         ({"config": None}, "config is no dict"),
         ({"config": {"about": {}, "seed": 0, "seeds": 0}}, "config.seeds is 0"),
     ],
