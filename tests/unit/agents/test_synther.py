@@ -24,7 +24,7 @@ BASE = {"batch": 8, "warmup": 4, "num_envs": 1, "capacity": 32}
 
 @pytest.fixture
 def shown(monkeypatch):
-    """A known denoiser, whose draws are twice what it was shown first, less an offset; and how it was made."""
+    """A known denoiser, whose draws are four times what it was shown first, less an offset; and how it was made."""
     made = []
 
     def generator(n, config, raw=()):
@@ -38,7 +38,7 @@ def shown(monkeypatch):
         def draw(part, key, count):
             right = (jax.random.key_data(key) == jax.random.key_data(fold(KEY, 1))).all()  # not the fit's
             off = jnp.where(right & (count == 7), -0.25, 100.0)
-            return 2 * part["rows"] + jnp.where(part["rows"] > 1.5, jnp.inf, off)
+            return 4 * part["rows"] + jnp.where(part["rows"] > 1.5, jnp.inf, off)
 
         init = lambda key: {"rows": jnp.zeros((7, n)), "key": key}
         return Denoiser(init, fit, draw)
@@ -84,14 +84,14 @@ def test_transitions_become_vectors_and_draws_become_transitions(shown, asked):
     assert {tuple(row) for row in np.round(rows, 5)} <= {tuple(row) for row in np.round(x, 5)}
     same(jax.random.key_data(after.parts["denoiser"]["key"]), jax.random.key_data(fold(KEY, 0)))
     assert_allclose(metrics["denoiser/loss"], 9)
-    drawn = 2 * rows - 0.25
+    drawn = 4 * rows - 0.25
     sound = (rows <= 1.5).all(axis=1)
     pile = after.source["synthetic"]
     assert 0 < sound.sum() == pile.count < 7 and pile.head == pile.count  # in place of those before
     wanted = drawn[sound]
     obs, action, reward, next_obs = np.split(wanted[:, :N], [LENGTH, LENGTH + DIMS, LENGTH + DIMS + 1], axis=1)
     over = wanted[:, N] > 0.5 if asked else next_obs[:, 0] > 0.2
-    assert 0 < over.sum() < len(over)
+    assert 0 < over.sum() < len(over) and action.min() < -1 and action.max() > 1
     fields = {"obs": obs, "action": np.clip(action, -1, 1), "reward": reward[:, 0], "next_obs": next_obs}
     near({name: pile.rows[name][: len(wanted)] for name in fields}, fields)
     assert_array_equal(pile.rows["discount"][: len(wanted)], 1.0 - over)
