@@ -10,7 +10,7 @@ episodes that were lost with the simulators as truncated there, and begin new on
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,26 +33,10 @@ from jaxrl.core import (
     fold,
 )
 from jaxrl.loop import Loop, Run, happen, loop, over_chunk
+from jaxrl.simulators import Simulator, Step, Watched
 from jaxrl.transitions import NotFinite, locate
 
 SLOWLY = "outside the scan and therefore slower; continued, it begins new episodes"
-
-
-class Step(NamedTuple):
-    """What a simulator shows after a step; the fields are those of a TimeStep, in numpy."""
-
-    obs: PyTree
-    reward: float
-    terminated: bool
-    truncated: bool
-
-
-class Simulator(Protocol):
-    """One environment with a state of its own. `reset(seed)` must bring it to where that seed always does."""
-
-    def reset(self, seed: int) -> PyTree: ...
-
-    def step(self, action: np.ndarray) -> Step: ...
 
 
 @dataclass(frozen=True)
@@ -102,11 +86,13 @@ class Hosted:
     Args:
         seed: of all randomness of the simulators; each episode is reset with a number made of it, the environment's
             index, the clock at which this process took the run up, and a count.
+        say: told what simulators raise.
     """
 
-    def __init__(self, host: Host, recipe: Recipe, one: Loop, seed: int):
+    def __init__(self, host: Host, recipe: Recipe, one: Loop, seed: int, say: Callable[[str], None] = print):
         self.one, self.recipe, self.seed = one, recipe, seed
-        self.simulators = [host.simulator() for _ in range(recipe.num_envs)]
+        named = lambda i: f"environment {i} of {recipe.num_envs} ({host.name})"
+        self.simulators = [Watched(host.simulator, host.specs, named(i), say) for i in range(recipe.num_envs)]
         self.episodes = np.zeros(recipe.num_envs, int)
         self.returns, self.lengths = np.zeros(recipe.num_envs, np.float32), np.zeros(recipe.num_envs, np.int32)
         self.began: int | None = None
@@ -117,8 +103,21 @@ class Hosted:
         self.learn = learn.lower(shapes._replace(envs=()), shapes.envs).compile()
         self.happen = jax.jit(happen, static_argnums=(1, 2), donate_argnums=0)
 
+    @property
+    def fault(self) -> str | None:
+        """The sentence about the first simulator that is at fault; None where none is."""
+        return next((simulator.fault for simulator in self.simulators if simulator.fault), None)
+
+    def close(self) -> None:
+        """Close all simulators."""
+        for simulator in self.simulators:
+            simulator.close()
+
     def chunk(self, run: Run, ticks: int) -> tuple[Run, Metrics]:
-        """As `Loop.chunk`: learn from the newest transitions and collect the next, `ticks` times. Takes the run."""
+        """As `Loop.chunk`: learn from the newest transitions and collect the next, `ticks` times. Takes the run.
+
+        It ends with the tick in which a simulator is at `fault`, so that the run can be saved.
+        """
         run, newest, lost = self.take_up(run)
         table: list[Metrics] = []
         for _ in range(ticks):
@@ -133,6 +132,8 @@ class Hosted:
                 metrics = {**metrics, **found}
             run, newest = self.collect(run)
             table.append({**metrics, **ended})
+            if self.fault:
+                break
         table = jax.device_get(table)
         columns = {name: jnp.asarray(np.stack([row[name] for row in table])) for name in table[0]}
         metrics = {name: over_chunk(column) for name, column in columns.items()}
@@ -206,35 +207,58 @@ class Hosted:
         return steps, _stacked([self.begin(i) if over[i] else o.obs for i, o in enumerate(out)]), episode
 
 
-def play(host: Host, agent: Agent, episodes: int) -> Callable[[Parts, Key, Any], dict[str, np.ndarray]]:
+class Player:
     """`(parts, key, number) -> {return, length}` [episodes] without exploration, as `jaxrl.loop.evaluate` does.
 
-    `number` seeds the starts; the simulators are made at the first call and kept.
+    `number` seeds the starts. Simulators are made at the first call and kept until `close`: as many as the agent trains
+    on, with which episodes are played in rounds. An episode in which one is at fault has no return: NaN.
     """
-    simulators: list[Simulator] = []
 
-    @jax.jit
-    def act(parts, memory, obs, key, t):
-        ctx = lambda i: Ctx(fold(fold(key, t), i), jnp.int32(0))
-        policy = lambda i, o, m: agent.act(parts, m, o, ctx(i), False)[:2]
-        return jax.vmap(policy)(jnp.arange(episodes), obs, memory)
+    def __init__(self, host: Host, agent: Agent, episodes: int, side_by_side: int, say: Callable[[str], None] = print):
+        self.host, self.agent, self.episodes, self.say = host, agent, episodes, say
+        self.many = min(episodes, side_by_side)
+        self.simulators: list[Watched] = []
 
-    def played(parts: Parts, key: Key, number: Any) -> dict[str, np.ndarray]:
-        simulators.extend(host.simulator() for _ in range(episodes - len(simulators)))
-        obs = [s.reset(_number(*np.ravel(number), i)) for i, s in enumerate(simulators)]
-        memory = _each(agent.memory(), episodes)
-        total, length, alive = np.zeros(episodes, np.float32), np.zeros(episodes, np.int32), np.ones(episodes, bool)
-        for t in range(host.specs.limit or 0):
-            action, memory = act(parts, memory, _stacked(obs), key, np.int32(t))
+        @jax.jit
+        def act(parts, memory, obs, key, t, first):
+            ctx = lambda i: Ctx(fold(fold(key, t), i), jnp.int32(0))
+            policy = lambda i, o, m: agent.act(parts, m, o, ctx(i), False)[:2]
+            return jax.vmap(policy)(first + jnp.arange(self.many), obs, memory)
+
+        self.act = act
+
+    def __call__(self, parts: Parts, key: Key, number: Any) -> dict[str, np.ndarray]:
+        named = lambda i: f"environment {i} of the evaluation ({self.host.name})"
+        new = range(len(self.simulators), self.many)
+        self.simulators += [Watched(self.host.simulator, self.host.specs, named(i), self.say) for i in new]
+        rounds = [self.round(parts, key, number, first) for first in range(0, self.episodes, self.many)]
+        return {name: np.concatenate([played[name] for played in rounds])[: self.episodes] for name in rounds[0]}
+
+    def round(self, parts: Parts, key: Key, number: Any, first: int) -> dict[str, np.ndarray]:
+        """The episodes numbered from `first`, one a simulator."""
+        n = self.many
+        obs = [s.reset(_number(*np.ravel(number), first + i)) for i, s in enumerate(self.simulators)]
+        memory = _each(self.agent.memory(), n)
+        total, length, alive = np.zeros(n, np.float32), np.zeros(n, np.int32), first + np.arange(n) < self.episodes
+        for t in range(self.host.specs.limit or 0):
+            action, memory = self.act(parts, memory, _stacked(obs), key, np.int32(t), np.int32(first))
             for i in np.flatnonzero(alive):
-                out = simulators[i].step(jax.device_get(action)[i])
+                out = self.simulators[i].step(jax.device_get(action)[i])
                 obs[i], alive[i] = out.obs, not (out.terminated or out.truncated)
                 total[i], length[i] = total[i] + out.reward, length[i] + 1
             if not alive.any():
                 break
+        for i, simulator in enumerate(self.simulators):
+            if simulator.fault:
+                self.say(f"{simulator.fault} This episode has no return.")
+                total[i] = np.nan
         return {"return": total, "length": length}
 
-    return played
+    def close(self) -> None:
+        """Close all simulators, and make new ones at the next call."""
+        for simulator in self.simulators:
+            simulator.close()
+        self.simulators = []
 
 
 def _acting(run: Run) -> Run:

@@ -13,7 +13,8 @@ import numpy as np
 from envs.adapters import built, needed
 from envs.adapters.simulators import repeated, scaled, spec
 from jaxrl.core import Specs, unknown
-from jaxrl.host import Host, Step
+from jaxrl.host import Host
+from jaxrl.simulators import Step, number
 
 
 class Task:
@@ -34,7 +35,10 @@ class Task:
     def step(self, action: np.ndarray) -> Step:
         out = self.env.step(self.scale(action))
         over = out.last()
-        return Step(self.show(out), float(out.reward), over and out.discount == 0, over and out.discount != 0)
+        return Step(self.show(out), number(out.reward), over and out.discount == 0, over and out.discount != 0)
+
+    def close(self) -> None:
+        self.env.close()
 
     def show(self, out: Any) -> np.ndarray:
         return np.asarray(out.observation["observations"], np.float32)
@@ -61,4 +65,6 @@ def simulated(name: str, repeat: int = 1, **settings: Any) -> Host:
     make, one = repeated(simulator, repeat), simulator()
     steps = one.env._step_limit  # of 1000 but for lqr, which never ends
     limit = None if math.isinf(steps) else math.ceil(round(steps, 6) / repeat)
-    return Host(make, Specs(spec(one.reset(0).shape), one.box, repeat, limit), id)
+    specs = Specs(spec(one.reset(0).shape), one.box, repeat, limit)
+    one.close()
+    return Host(make, specs, id)

@@ -11,7 +11,8 @@ from envs.adapters import built, needed
 from envs.adapters.simulators import repeated, scaled, spec
 from envs.core import concatenated, is_plain, vectors
 from jaxrl.core import BadInput, Box, Discrete, Env, PyTree, Specs, unknown
-from jaxrl.host import Host, Step
+from jaxrl.host import Host
+from jaxrl.simulators import Step, number
 
 
 class Simulated:
@@ -21,11 +22,29 @@ class Simulated:
         self.env, self.show, self.scale = env, show, scale
 
     def reset(self, seed: int) -> PyTree:
-        return self.show(self.env.reset(seed=seed)[0])
+        try:
+            out = self.env.reset(seed=seed)
+        except TypeError as error:
+            if "seed" not in str(error):
+                raise
+            raise BadInput("reset takes no seed, so that no run could be repeated: give it reset(seed=None)") from error
+        if not (isinstance(out, tuple) and len(out) == 2):
+            raise BadInput("reset returned no (observation, info), as gymnasium's environments do")
+        return self.show(out[0])
 
     def step(self, action: np.ndarray) -> Step:
-        obs, reward, terminated, truncated, _ = self.env.step(self.scale(action))
-        return Step(self.show(obs), float(reward), bool(terminated), bool(truncated))
+        out = self.env.step(self.scale(action))
+        if not (isinstance(out, tuple) and len(out) == 5):
+            many = len(out) if isinstance(out, tuple) else 1
+            raise BadInput(
+                f"step returned {many} value{'s' * (many > 1)}, where gymnasium's environments return 5: observation, "
+                "reward, terminated, truncated, info"
+            )
+        obs, reward, terminated, truncated, _ = out
+        return Step(self.show(obs), number(reward), bool(terminated), bool(truncated))
+
+    def close(self) -> None:
+        self.env.close()
 
 
 def simulated(name: str, repeat: int = 1, **settings: Any) -> Host:

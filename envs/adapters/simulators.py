@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.core import BadInput, Box
-from jaxrl.host import Simulator, Step
+from jaxrl.simulators import Simulator, Step
 
 
 class Repeated:
@@ -15,6 +15,7 @@ class Repeated:
 
     def __init__(self, inner: Simulator, n: int):
         self.inner, self.n, self.reset = inner, n, inner.reset
+        self.close = getattr(inner, "close", lambda: None)
 
     def step(self, action: np.ndarray) -> Step:
         total = 0.0

@@ -307,6 +307,7 @@ class Drive:
         begin, lost = lambda good: self.start(good).run, extra.get("diverged", [])
         self.health = Health(self.runs, self.programs, self.home, self.chunk, begin, lost, lambda line: self.say(line))
         with ExitStack() as stack:
+            stack.callback(self.programs.close)
             stop = stack.enter_context(stopping())
             bar = stack.enter_context(Bar(self.frames, int(self.at.run.step), self.clock.compile))
             self.say = bar.say
@@ -336,25 +337,28 @@ class Drive:
             self.log(bar)
         while step < self.frames and not stop.signal:
             began = time.perf_counter()
-            step += self.chunk
-            self.at = self.played(step)
+            self.at = self.played()
+            step = int(self.at.run.step)
             self.clock.train += time.perf_counter() - began
-            if stop.signal or step == self.frames or self.affordable():
+            fault = self.programs.fault()
+            if stop.signal or fault or step == self.frames or self.affordable():
                 self.save()
+            if fault:
+                raise BadInput(f"{fault} The run is saved at step {step:,}: mend the environment, then add --resume.")
             if not stop.signal:
                 self.log(bar)
         if stop.signal:
             self.save()
 
-    def played(self, step: int) -> Position:
-        """One more chunk, to that step. Raises `Diverged` where no seed stays finite."""
+    def played(self) -> Position:
+        """One more chunk. Raises `Diverged` where no seed stays finite."""
         before = self.health.before(self.at.run.parts)
         try:
             with jax.transfer_guard_device_to_host("disallow"):
                 run, metrics = jax.block_until_ready(self.programs.chunk(self.at.run))
         except NotFinite as error:
             raise self.health.hosted(error) from error
-        run = self.health.check(before, run, metrics, step)
+        run = self.health.check(before, run, metrics, int(run.step))
         return Position(run, self.table({name: x for name, x in metrics.items() if name != NOT_FINITE}))
 
     def start(self, found: tuple[Path, dict] | None) -> Position:

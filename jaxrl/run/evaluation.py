@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from jaxrl.core import Agent, BadInput, Ctx, Env, Key, Parts, PyTree, Recipe
-from jaxrl.host import Host
+from jaxrl.host import Host, Player
 from jaxrl.run import checkpoint, manifest
 from jaxrl.run.directory import Home
-from jaxrl.run.programs import Many, many, scorer
+from jaxrl.run.programs import Many, many, played, scorer
 from jaxrl.run.progress import say
 
 
@@ -61,10 +61,16 @@ def returns(run: Saved, episodes: int) -> np.ndarray:
     """
     if episodes < 1:
         raise BadInput(f"episodes is {episodes}; at least 1 is needed.")
-    play = scorer(run.runs, episodes)
-    play = play if run.runs.on_host else jax.jit(play)
-    scores = np.atleast_2d(np.asarray(play(run.parts, run.runs.keys(), np.int32(run.step))["return"], np.float64))
-    return scores[run.rows()]
+    if isinstance(run.runs.env, Host):
+        player = Player(run.runs.env, run.runs.recipe.agent, episodes, run.runs.recipe.num_envs, say)
+        closing, play = player.close, played(run.runs, player)
+    else:
+        closing, play = lambda: None, jax.jit(scorer(run.runs, episodes))
+    try:
+        found = play(run.parts, run.runs.keys(), np.int32(run.step))["return"]
+    finally:
+        closing()
+    return np.atleast_2d(np.asarray(found, np.float64))[run.rows()]
 
 
 @dataclass(frozen=True)

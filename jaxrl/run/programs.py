@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.core import BadInput, Env, Parts, PyTree, Recipe, fold
-from jaxrl.host import Host, Hosted, host_loop, play
+from jaxrl.host import Host, Hosted, Player, host_loop
 from jaxrl.loop import Loop, Run, evaluate, layout, loop, over_seeds
+from jaxrl.run.progress import say
 
 EVALUATE = 0xE7A1  # folded into a seed's key: evaluation shares no randomness with training
 
@@ -67,13 +68,19 @@ def finite(parts: Parts) -> dict[str, jax.Array]:
 
 @dataclass(frozen=True)
 class Programs:
-    """`chunk(run)` donates its run; `evaluate` is None where an episode never ends."""
+    """`chunk(run)` donates its run; `evaluate` is None where an episode never ends.
+
+    `fault()` is the sentence about a simulator on the host that is at fault, None while there is none; `close()` closes
+    all simulators.
+    """
 
     init: Callable[[jax.Array], Run]
     chunk: Callable[[Run], tuple[Run, PyTree]]
     finite: Callable[[Parts], dict[str, jax.Array]]
     evaluate: Callable[[Parts, jax.Array], PyTree] | None
     compile_seconds: float
+    fault: Callable[[], str | None] = lambda: None
+    close: Callable[[], None] = lambda: None
 
 
 def compiled(runs: Many, ticks: int, episodes: int, fresh: bool) -> Programs:
@@ -84,36 +91,45 @@ def compiled(runs: Many, ticks: int, episodes: int, fresh: bool) -> Programs:
     def ahead(fn: Callable, *args: PyTree, **how: Any) -> Callable:
         return jax.jit(fn, **how).lower(*args).compile()
 
+    host: dict[str, Any] = {}
     if isinstance(runs.env, Host):
-        chunk = hosted(runs, ticks)
-        score = None if endless else scorer(runs, episodes)
+        chunk, score, host = hosted(runs, ticks, episodes)
     else:
         chunk = ahead(lambda run: runs.loop.chunk(run, ticks), shapes, donate_argnums=0)
-        score = None if endless else ahead(scorer(runs, episodes), shapes.parts, keys, shapes.step)
+        score = ahead(scorer(runs, episodes), shapes.parts, keys, shapes.step) if not endless else None
     return Programs(
         init=ahead(runs.loop.init, keys) if fresh else jax.jit(runs.loop.init),
         chunk=chunk,
         finite=ahead(lambda parts: runs.each(finite, parts), shapes.parts),
-        evaluate=score,
+        evaluate=None if endless else score,
         compile_seconds=time.perf_counter() - began,
+        **host,
     )
 
 
-def hosted(runs: Many, ticks: int) -> Callable[[Run], tuple[Run, PyTree]]:
-    """A chunk over simulators on the host."""
-    simulators = Hosted(runs.env, runs.recipe, runs.one, runs.seeds[0])
-    return lambda run: simulators.chunk(run, ticks)
+def hosted(runs: Many, ticks: int, episodes: int) -> tuple[Callable, Callable, dict[str, Callable]]:
+    """(chunk, evaluate, the rest of `Programs`) over simulators on the host."""
+    simulators, frames = Hosted(runs.env, runs.recipe, runs.one, runs.seeds[0], say), runs.one.frames
+    # A run that a simulator at fault cut short within a chunk goes on to the end of that chunk.
+    left = lambda run: ticks - int(run.step) // frames % ticks
+    player = Player(runs.env, runs.recipe.agent, episodes, runs.recipe.num_envs, say)
+
+    def close():
+        simulators.close()
+        player.close()
+
+    rest = {"fault": lambda: simulators.fault, "close": close}
+    return lambda run: simulators.chunk(run, left(run)), played(runs, player), rest
+
+
+def played(runs: Many, player: Player) -> Callable[[Parts, jax.Array, jax.Array], PyTree]:
+    """As `scorer`, on the host."""
+    number = lambda step: (EVALUATE, runs.seeds[0], int(step))
+    return lambda parts, key, step: player(parts, fold(fold(key, EVALUATE), step), number(step))
 
 
 def scorer(runs: Many, episodes: int) -> Callable[[Parts, jax.Array, jax.Array], PyTree]:
-    """`(parts, keys, step) -> evaluate's metrics` for all seeds; the clock alone decides its randomness.
-
-    Pure, unless the environment is on the host.
-    """
-    if isinstance(runs.env, Host):
-        played = play(runs.env, runs.recipe.agent, episodes)
-        number = lambda step: (EVALUATE, runs.seeds[0], jax.device_get(step))
-        return lambda parts, key, step: played(parts, fold(fold(key, EVALUATE), step), number(step))
+    """`(parts, keys, step) -> evaluate's metrics` for all seeds, pure; the clock alone decides its randomness."""
 
     def score(parts: Parts, keys: jax.Array, step: jax.Array) -> PyTree:
         agent = runs.recipe.agent
