@@ -209,7 +209,12 @@ def environment(name: str, repeat: int | None, pixels: int | None = None, tried:
     if on_host(name):
         if pixels is not None:
             raise BadInput(f"pixels is {pixels}, but '{name}' runs on the host and is not drawn: leave --pixels away.")
-        return host(name, repeat), repeat
+        made = host(name, repeat)
+        if not tried:
+            from jaxrl.simulators import tried as trial
+
+            trial(made.simulator, made.specs, name)
+        return made, repeat
     env = make(name, repeat)
     if pixels is not None:
         from envs.render import pixels as pictures

@@ -163,9 +163,13 @@ def _observation(verb: str, obs: PyTree, wanted: PyTree, over: bool = False) -> 
 def _step(out: Step, wanted: PyTree) -> Step:
     terminated, truncated = bool(out.terminated), bool(out.truncated) and not bool(out.terminated)
     obs = _observation("step", out.obs, wanted, over=terminated)
-    if not np.isfinite(out.reward):
-        raise _FaultError(f"step's reward is {out.reward}, which is not finite")
-    return Step(obs, float(out.reward), terminated, truncated)
+    try:
+        reward = number(out.reward)
+    except BadInput as error:
+        raise _FaultError(str(error)) from error
+    if not np.isfinite(reward):
+        raise _FaultError(f"step's reward is {reward}, which is not finite")
+    return Step(obs, reward, terminated, truncated)
 
 
 def number(reward: Any) -> float:

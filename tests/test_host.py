@@ -14,6 +14,7 @@ from jaxrl.core import Agent, BadInput, Box, Env, Recipe, Specs, TimeStep, first
 from jaxrl.host import Host, Hosted, Step, host_loop
 from jaxrl.loop import loop
 from jaxrl.run import Diverged, Settings, checkpoint, execute
+from jaxrl.run.driver import failure
 from jaxrl.run.evaluation import returns, saved
 from jaxrl.sources import rollout, uniform
 
@@ -145,13 +146,59 @@ def test_a_run_on_the_host_is_kept_continued_and_played(tmp_path, capsys):
     assert_allclose(scores, line["return_iqm"], rtol=1e-5)
 
 
+def test_a_run_is_saved_where_a_simulator_fails_and_goes_on_once_it_is_mended(tmp_path):
+    """The fault comes within a chunk of two ticks: what is left of it is made up, and chunks are whole again."""
+    made = []
+
+    class Failing(Walk):
+        def step(self, action):
+            self.count = getattr(self, "count", 0) + 1
+            return super().step(action)._replace(reward=None if self.count == 14 else 1.0)
+
+        def close(self):
+            made.remove(self)
+
+    def failing():
+        made.append(Failing([]))
+        return made[-1]
+
+    how = recipe(uniform(64, 4))
+    with pytest.raises(BadInput, match=r"environment 0 of 3 \(walk\), step 14: .*The run is saved at step 36: mend"):
+        execute(Host(failing, SPECS, "walk"), how, tmp_path, settings(96))
+    assert not made  # all are closed, those of the evaluation too
+    assert checkpoint.newest(tmp_path / "checkpoints", print)[1]["step"] == 36
+    line = execute(host(), how, tmp_path, settings(96, resume=True))
+    assert line["finished"] and line["steps"] == 96
+    rows = [json.loads(row)["step"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [24, 36, 48, 72, 96]
+
+
+def test_a_compiled_environment_whose_callback_raises_is_a_sentence(tmp_path):
+    def callback(x):
+        raise ValueError("the solver\nis gone")
+
+    def step(state, action):
+        state, out = walk().step(state, action)
+        reward = jax.pure_callback(
+            callback, jax.ShapeDtypeStruct((), jnp.float32), out.reward, vmap_method="sequential"
+        )
+        return state, out._replace(reward=reward)
+
+    with pytest.raises(
+        BadInput, match=r"the compiled program failed \(.*is gone\): mend the environment.*no checkpoint"
+    ):
+        execute(replace(walk(), step=step), recipe(uniform(64, 4)), tmp_path, settings(24))
+    crowded = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8589934592 bytes.\nmore")
+    assert failure(crowded).startswith("the device has too little memory (RESOURCE_EXHAUSTED: Out of memory")
+
+
 def test_faults_are_sentences(tmp_path):
     with pytest.raises(BadInput, match="seeds is 2, but walk runs on the host"):
         execute(host(), recipe(rollout()), tmp_path / "many", settings(24, seeds=2))
     with pytest.raises(BadInput, match="leave `starts` away"):
         host_loop(host(), recipe(rollout(), starts=lambda parts, key: None))
     with pytest.raises(
-        Diverged, match=r"'reward' of environment 0 is not finite at step 3: the environment gave it, no"
+        BadInput, match=r"environment 0 of 3 \(walk\), step 1: step's reward is nan, .*saved at step 12"
     ):
         execute(host(spoilt=True), recipe(rollout()), tmp_path / "spoilt", settings(48))
     how = recipe(rollout())

@@ -166,7 +166,10 @@ def execute(
         drive.announce()
         write(home.config, sealed(config))
         write(home.readme, readme(home, settings, config).encode())
-        return drive.go(found)
+        try:
+            return drive.go(found)
+        finally:
+            drive.close()
 
 
 # ------------------------------------------------------------------------------------------------- what was agreed
@@ -307,7 +310,6 @@ class Drive:
         begin, lost = lambda good: self.start(good).run, extra.get("diverged", [])
         self.health = Health(self.runs, self.programs, self.home, self.chunk, begin, lost, lambda line: self.say(line))
         with ExitStack() as stack:
-            stack.callback(self.programs.close)
             stop = stack.enter_context(stopping())
             bar = stack.enter_context(Bar(self.frames, int(self.at.run.step), self.clock.compile))
             self.say = bar.say
@@ -329,6 +331,11 @@ class Drive:
             say(f"Stopped and saved at step {step:,}. To continue: {self.settings.again or 'resume'}")
             return {"finished": False, "signal": stop.signal, "steps": step, "run": str(self.home.path)}
         return self.finish()
+
+    def close(self) -> None:
+        """Close what is not ours: simulators on the host."""
+        if hasattr(self, "programs"):
+            self.programs.close()
 
     def turns(self, stop: "Stop", bar: Bar) -> None:
         """Chunks until the end or a signal. A continued run first logs what its checkpoint had not logged yet."""
@@ -358,6 +365,9 @@ class Drive:
                 run, metrics = jax.block_until_ready(self.programs.chunk(self.at.run))
         except NotFinite as error:
             raise self.health.hosted(error) from error
+        except jax.errors.JaxRuntimeError as error:
+            kept = "the run stays at its last checkpoint" if self.saved >= 0 else "no checkpoint had been written"
+            raise BadInput(f"{failure(error)}; {kept}.") from error
         run = self.health.check(before, run, metrics, int(run.step))
         return Position(run, self.table({name: x for name, x in metrics.items() if name != NOT_FINITE}))
 
@@ -471,6 +481,14 @@ class Drive:
         title = " on ".join(str(about[name]) for name in ("agent", "env") if name in about) or self.home.path.name
         rows = [row for row in read(self.home.metrics) if row["seed"] not in self.health.lost]
         Guarded("curve.png", lambda: curve(rows, self.home.curve, title), say)
+
+
+def failure(error: Exception) -> str:
+    """What a compiled program failed of, in a sentence: memory, or what a callback of the environment raised."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if "RESOURCE_EXHAUSTED" in lines[0]:
+        return f"the device has too little memory ({lines[0]}): lower num_envs, the batch or the capacity"
+    return f"the compiled program failed ({lines[-1]}): mend the environment, or the callback that it calls"
 
 
 # --------------------------------------------------------------------------------------------------------- signals
