@@ -168,6 +168,14 @@ def test_the_loss_and_its_gradient(kind, agent, start):
     assert 0.2 < (change > CHANGE).mean() < 0.8
 
 
+def test_advantages_that_hardly_differ_are_not_magnified(kind, agent, start):
+    """Beside 1e-8 a deviation of about as much counts half."""
+    batch, live = samples(kind, start), {name: start[name] for name in ("actor", "critic")}
+    batch["advantage"] = 1e-8 * batch["advantage"]
+    found = jax.jit(lambda: descent(agent.rules["policy"]).loss(live, {}, batch, KEY)[1]["surrogate"])()
+    near(found, jax.jit(lambda: loss(kind, live, batch))()[1]["surrogate"])
+
+
 @pytest.mark.parametrize("left_out", ["value_epsilon", "value_weight", "entropy_weight"])
 def test_terms_that_do_not_count(start, kind, left_out):
     """Without a clip the value's plain half square; with a weight of 0 nothing of the term."""
@@ -332,21 +340,28 @@ def test_a_memory_runs_along_sequences_and_is_fresh_where_an_episode_began():
 
 def test_acts_by_the_mode_or_by_a_draw(kind, agent, start):
     """An action beyond the bounds is kept as it was drawn beside the one that is done."""
-    memory = agent.memory()
-    for scale in (1, 30):
-        obs = scale * jnp.array([0.3, -1.0, 2.0])
-        output = np.asarray(POLICY[kind].apply(start["actor"]["net"], obs))
-        greedy, after, extras = agent.act(start, memory, obs, CTX, False)
-        drawn, _, drawn_extras = agent.act(start, memory, obs, CTX, True)
-        assert after == memory
-        near((extras["output"], drawn_extras["output"]), (output, output))
+    memory, obs = agent.memory(), jnp.array([0.3, -1.0, 2.0])
+    output = np.asarray(POLICY[kind].apply(start["actor"]["net"], obs))
+    wide = {**start["actor"], "log_std": jnp.ones(DIMS)}
+    parts = start if kind == "discrete" else {**start, "actor": wide}
+    greedy, after, extras = agent.act(parts, memory, obs, CTX, False)
+    assert after == memory
+    drawn, done = [], []
+    for i in range(6):
+        key = jax.random.key(i)
+        action, _, told = agent.act(parts, memory, obs, CTX._replace(key=key), True)
+        near((extras["output"], told["output"]), (output, output))
         if kind == "discrete":
-            assert greedy == output.argmax() and set(extras) == {"output"} and greedy.dtype == jnp.int32
-            assert drawn == jax.random.categorical(KEY, output)
-            continue
-        raw = output + np.exp(start["actor"]["log_std"]) * np.asarray(jax.random.normal(KEY, (DIMS,)))
-        near((extras["raw"], drawn_extras["raw"]), (output, raw))
-        near((greedy, drawn), tuple(np.minimum(np.maximum(x, -1), 1) for x in (output, raw)))
+            assert action == jax.random.categorical(key, output) and set(told) == {"output"}
+        else:
+            near(told["raw"], output + np.e * np.asarray(jax.random.normal(key, (DIMS,))))
+            drawn, done = [*drawn, *told["raw"]], [*done, *action]
+    if kind == "discrete":
+        assert greedy == output.argmax() and set(extras) == {"output"} and greedy.dtype == jnp.int32
+    else:
+        near((greedy, extras["raw"]), (np.clip(output, -1, 1), output))
+        near(np.stack(done), np.minimum(np.maximum(np.stack(drawn), -1), 1))
+        assert {-1, 1} <= set(map(float, done))
 
 
 def test_parts_at_the_start(kind, agent):

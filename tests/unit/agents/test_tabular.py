@@ -69,7 +69,8 @@ def planner(epsilon=0.0):
 
     def plan(world):
         def update(parts, batch, ctx):
-            q = jnp.cos(jnp.arange(H * STATES * ACTIONS) + parts["counts"]["first"].sum() + parts["offset"])
+            shift = parts["counts"]["first"].sum() + parts["offset"] + ctx.step
+            q = jnp.cos(jnp.arange(H * STATES * ACTIONS) + shift)
             return {"plan": q.reshape(H, STATES, ACTIONS)}, {}
 
         return stateless(update, writes="plan", reads=("counts", "offset"))

@@ -17,7 +17,7 @@ H = 10
 def counts():
     rng = np.random.default_rng(1)
     n = rng.integers(0, 60, (STATES, ACTIONS, STATES + 1)) * rng.integers(0, 2, (STATES, ACTIONS, 1))
-    n[0, 0], n[1, 1] = 0, 900
+    n[0, 0], n[1, 1], n[2, 2] = 0, 900, np.eye(STATES + 1)[1]  # never, often and once
     assert (n.sum(axis=-1) == 0).sum() > 2
     reward = 1.5 * n.sum(axis=-1) * rng.uniform(size=(STATES, ACTIONS))
     return {"next": n, "reward": reward, "first": np.eye(STATES)[0]}
