@@ -38,7 +38,7 @@ def between(x, bins):
     return weights
 
 
-@pytest.mark.parametrize("bins", [BINS, UNEVEN], ids=["even", "uneven"])
+@pytest.mark.parametrize("bins", [BINS, UNEVEN, np.array([0, 1, 1.5, 4], np.float32)], ids=["even", "uneven", "wide"])
 def test_two_neighbours_share_a_value(bins):
     xs = np.array([-50, *bins, *(0.7 * bins[:-1] + 0.3 * bins[1:]), 50], np.float32)
     found = np.stack([two_hot(x, bins) for x in xs])

@@ -43,6 +43,7 @@ def best(k):
 def test_the_best_are_chosen_and_weighed(k):
     mask = best(k)
     assert_array_equal(chosen(PROBS, k), mask)
+    assert_array_equal(chosen(PROBS[None], k), mask[None])
     kept = np.where(mask, PROBS, 0)
     expected = kept if k == 1 else kept / kept.sum(axis=1, keepdims=True)
     assert_allclose(weights(PROBS, mask), expected, rtol=1e-6)
