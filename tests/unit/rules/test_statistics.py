@@ -85,7 +85,8 @@ def test_observations_are_counted_once_each():
     length = np.array([[1, 3], [2, 4], [3, 1]])
     rule = observation_statistics("norm")
     parts = {"norm": moments((4,)), "other": jnp.ones(3)}
-    batch = {"obs": obs, "next_obs": following, "end": np.zeros((3, 2), bool), "info": {"episode": {"length": length}}}
+    batch = {"obs": obs, "next_obs": following, "info": {"episode": {"length": length}}}
+    batch |= {"end": np.zeros((3, 2), bool), "discount": np.ones((3, 2), np.float32)}
     after, _, _ = rule.update(parts, rule.init(parts), jax.tree.map(jnp.array, batch), CTX)
     counted = np.concatenate([following.reshape(6, 4), obs[0, :1], obs[2, 1:]])
     assert after["norm"].count == 8
