@@ -4,7 +4,7 @@ Only what learning looks at counts: an observation that follows a discount of 0 
 which ended because it blew up.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,14 +47,15 @@ def checked(transitions: Batch, last: PyTree) -> list[tuple[str, int, jax.Array]
     discount = transitions["discount"]
     ends = ~(discount > 0).any(axis=_beyond(discount))
     following = jax.tree.map(lambda x: x[None], last)
-    fields = (
+    steps: int = transitions["end"].shape[0]
+    fields: list[tuple[str, int, PyTree, Any]] = [
         ("next_obs", 1, transitions["next_obs"], ends),
         ("obs", 0, transitions["obs"], False),
-        ("obs", transitions["end"].shape[0], following, False),
+        ("obs", steps, following, False),
         ("reward", 1, transitions["reward"], False),
         ("discount", 1, discount, False),
         ("action", 0, transitions["action"], False),
-    )
+    ]
     return [
         (_path(name, path), after, _all_finite(leaf) | excused)
         for name, after, tree, excused in fields

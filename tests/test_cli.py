@@ -9,6 +9,7 @@ import pytest
 
 from experiments import cli, evaluate, train
 from jaxrl.errors import BadInput
+from jaxrl.run import Diverged
 
 
 def test_names_are_answered_without_importing_jax():
@@ -77,6 +78,15 @@ def test_exit_codes(capsys, error, code):
     assert end.value.code == code and capsys.readouterr().err.startswith("error: ")
 
 
+def test_numbers_that_are_not_finite_exit_with_1(tmp_path, monkeypatch, capsys):
+    def execute(*given):
+        raise Diverged("the sentence")
+
+    monkeypatch.setattr("jaxrl.run.execute", execute)
+    assert train.main(["--env", "pendulum", "--run", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr() == ("", "error: the sentence\n")
+
+
 def test_the_command_that_continues_a_run_goes_back_no_second_time():
     args = ["--run", "a", "--at", "30", "--resume", "--at=40", "--attic", "x"]
     assert cli.without(args, "--at") == ["--run", "a", "--resume", "--attic", "x"]
@@ -139,6 +149,14 @@ def test_train_resume_and_evaluate(tmp_path, monkeypatch, capfd):
     assert line["return_iqm"] == line["return_low"] == line["return_high"] == 4.0 and line["steps"] == 8
     assert train.main([*args, "--resume"]) == 0
     assert json.loads(capfd.readouterr().out.splitlines()[-1]) == line
+    slower = [*args, "--agent.lr", "1e-5"]
+    with pytest.raises(BadInput, match=r"config\.lr is 1e-05, but run .* --at STEP, which accepts it"):
+        train.main([*slower, "--resume"])
+    assert train.main([*slower, "--resume", "--at", "4"]) == 0
+    line = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert (line["steps"], line["diverged"]) == (8, [])
+    again = (tmp_path / "run" / "README.txt").read_text()
+    assert "--agent.lr 1e-5" in again and "--at" not in again.split() and "--resume" in again
 
     assert evaluate.main([run, "--episodes", "3", "--trust", *OTHERS]) == 0
     played = json.loads(capfd.readouterr().out.splitlines()[-1])
