@@ -74,6 +74,21 @@ def test_steps_follow_the_policy_and_the_value(kind):
     assert agent.rules["actor"].writes == ("actor",) and agent.rules["critic"].writes == ("critic",)
 
 
+def test_without_an_error_nothing_of_the_entropy_is_followed(kind):
+    """At a delta of 0 its sign is 0: a value of 0, a reward of 0, and nothing after."""
+    agent = stream_ac.build(KINDS[kind], config())
+    parts = started(agent, "actor")
+    parts["critic"] = jax.tree.map(jnp.zeros_like, parts["critic"])
+    batch = experience(actions=[0, 2, 1, 2, 0, 1])[4]
+    raw = batch["action"] if kind == "discrete" else np.full((1, DIMS), 0.3, np.float32)
+    batch |= {"reward": 0 * batch["reward"], "extras": {"raw": raw}}
+    x = x_of(batch["obs"][0], batch["memory"][0])
+    log_prob, _ = log_prob_and_entropy(kind, POLICY[kind].apply(parts["actor"], x), raw[0])
+    value, metrics = jax.jit(lambda parts, batch: agent.rules["actor"].loss(parts, parts, batch, KEY))(parts, batch)
+    assert metrics["delta"] == 0
+    assert_allclose(value, -log_prob, rtol=1e-5)
+
+
 def test_acts_by_the_mode_or_by_a_draw(kind):
     """A normal without a tanh, within the bounds for the environment alone; what was drawn is kept."""
     agent = stream_ac.build(KINDS[kind], config())
