@@ -47,6 +47,7 @@ def build(
     critic: NormedNet | None = None,
     q: Callable[[jax.Array], jax.Array] = lambda output: output[..., 0],
     rows: Callable[[Batch], PyTree] = lambda batch: batch["obs"],
+    linear_in: Callable[[jax.Array], jax.Array] = jnp.exp,
 ) -> Agent:
     """The agent for an environment of these specs. Raises BadInput unless its actions are a Box of [-1, 1].
 
@@ -54,6 +55,7 @@ def build(
         actor, critic: the networks, from `[B, ...]` to `[B, 2 dims]` and to `[n, B, outputs]`; None is CrossQ's.
         q: what critics say, [n, B], of what they put out.
         rows: the observations whose statistics the actor's update sees; it learns from the first B of them.
+        linear_in: as `sac.soft_objective` has it.
     """
     dims = continuous("crossq", specs.action)
     vector("crossq", specs.observation)
@@ -78,7 +80,7 @@ def build(
         output, running = actor.train(live["actor"], frozen["actor_running"], rows(batch))
         action, log_prob = sac.drawn_actions(output[: batch["obs"].shape[0]], key)
         judged = q(critic.apply(frozen["critic"], frozen["critic_running"], batch["obs"], action)).min(axis=0)
-        loss, metrics = sac.soft_objective(live, frozen, batch, log_prob, judged, target_entropy, jnp.exp)
+        loss, metrics = sac.soft_objective(live, frozen, batch, log_prob, judged, target_entropy, linear_in)
         return loss, {**metrics, "actor_running": running}
 
     def init(key):

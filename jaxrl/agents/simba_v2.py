@@ -2,8 +2,8 @@
 
 The weights of every unit are put back to norm 1 after each update, features are kept there too, and values are
 distributions over 101 bins, which scaled rewards keep within [-5, 5]. Deviations: a constant learning rate, where the
-paper's halves over the run; SAC's range of the log standard deviation; a fixed discount, which is the paper's for 500
-steps an episode; and sizes and a warm-up for a CPU.
+paper's halves over the run; SAC's range of the log standard deviation, and its temperature's loss, linear in the
+logarithm; a fixed discount, which is the paper's for 500 steps an episode; and sizes and a warm-up for a CPU.
 """
 
 from dataclasses import dataclass, replace
@@ -81,7 +81,7 @@ def build(specs: Specs, config: Config) -> Agent:
         return categorical_loss(guess, target, bins, batch)
 
     critic = Net(heads.init, lambda parameters, obs, action, key: q(heads.apply(parameters, obs, action)))
-    base = sac.build(specs, config, actor=actor, critic=critic, linear_in=jnp.exp)
+    base = sac.build(specs, config, actor=actor, critic=critic)
 
     def init(key):
         parts = base.init(key)

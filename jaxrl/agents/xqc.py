@@ -65,7 +65,8 @@ def build(
     actor = actor or normed(NormedMLP(config.widths, 2 * dims, **shape), obs)
     critic = critic or normed_ensemble(normed(NormedMLP(config.critic_widths, BINS, **shape), obs, action), 2)
     bins = jnp.linspace(-LIMIT, LIMIT, BINS)
-    base = crossq.build(specs, config, actor, critic, lambda logits: means(logits, bins), **how)
+    q = lambda logits: means(logits, bins)
+    base = crossq.build(specs, config, actor, critic, q, linear_in=sac.logarithm, **how)
 
     def critic_loss(live, frozen, batch, key):
         output = actor.apply(frozen["actor"], frozen["actor_running"], batch["next_obs"])

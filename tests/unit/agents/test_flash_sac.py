@@ -85,7 +85,7 @@ def actor_loss(live, parts, batch, key):
     )
     alpha, entropy = jnp.exp(parts["log_alpha"]), jax.lax.stop_gradient(-log_prob)
     climb = alpha * log_prob - jnp.minimum(expected(one, BINS), expected(other, BINS))
-    value = climb + jnp.exp(live["log_alpha"]) * (entropy - ENTROPY)
+    value = climb + live["log_alpha"] * (entropy - ENTROPY)
     return mean(value, batch), {"entropy": -log_prob, "alpha": alpha, "actor_running": running}
 
 
@@ -137,10 +137,10 @@ def test_parts_at_the_start(start):
 
 
 def test_an_entropy_target_may_be_given(start):
-    """alpha (H(pi) - H), so that what is subtracted by default is ENTROPY more than 0."""
+    """-log(alpha) (log pi + H), so that the slope differs by what the entropy of .2 is."""
     rules = [flash_sac.build(SPECS, config).rules["actor"] for config in (CONFIG, replace(CONFIG, target_entropy=0.0))]
     none, zero = (slope(rule, "log_alpha", start, transitions()) for rule in rules)
-    assert_allclose(none - zero, mean(np.full(B, -0.3 * ENTROPY), transitions()), rtol=1e-4)
+    assert_allclose(none - zero, mean(np.full(B, -ENTROPY), transitions()), rtol=1e-4)
 
 
 def test_explores_by_the_noise_it_holds(agent, start):

@@ -74,12 +74,12 @@ def critic_loss(live, parts, batch, key):
 
 
 def actor_loss(live, parts, batch, key):
-    """E[alpha log pi - min_i E[Z_i]]; alpha (H(pi) - H), H half of -|A|."""
+    """E[alpha log pi - min_i E[Z_i]]; and -log(alpha) (log pi + H), H half of -|A|."""
     action, log_prob = squashed(ACTOR.apply(live["actor"], normalised(batch["obs"])), key)
     alpha = jnp.exp(parts["log_alpha"])
     one, other = expected(logits(parts["critic"], batch["obs"], action), BINS)
     entropy = jax.lax.stop_gradient(-log_prob)
-    value = alpha * log_prob - jnp.minimum(one, other) + jnp.exp(live["log_alpha"]) * (entropy - -DIMS / 2)
+    value = alpha * log_prob - jnp.minimum(one, other) + live["log_alpha"] * (entropy - -DIMS / 2)
     return mean(value, batch), {"entropy": -log_prob, "alpha": alpha}
 
 
@@ -200,11 +200,11 @@ def test_statistics_are_of_what_is_seen_in_acting(agent, start):
 
 
 def test_an_entropy_target_may_be_given(start):
-    """alpha (H(pi) - H): one of 0 in place of -1 makes the slope less by alpha."""
+    """-log(alpha) (log pi + H): one of 0 in place of -1 makes the slope less by 1."""
     configs = (CONFIG, replace(CONFIG, target_entropy=0.0))
     rules = [simba_v2.build(SPECS, config).rules["actor"] for config in configs]
     none, zero = (slope(rule, "log_alpha", seen(start), transitions()) for rule in rules)
-    assert_allclose(none - zero, mean(np.full(B, 0.3), transitions()), rtol=1e-4)
+    assert_allclose(none - zero, mean(np.ones(B), transitions()), rtol=1e-4)
 
 
 def test_a_recipes_numbers_arrive():

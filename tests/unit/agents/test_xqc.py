@@ -71,7 +71,7 @@ def critic_loss(live, parts, batch, key):
 
 
 def actor_loss(live, parts, batch, key):
-    """E[alpha log pi - min_i E[Z_i]], critics by running statistics; alpha (H(pi) - H), H half of -|A|."""
+    """E[alpha log pi - min_i E[Z_i]], critics by running statistics; and -log(alpha) (log pi + H), H half of -|A|."""
     output, running = ACTOR.train(live["actor"], parts["actor_running"], batch["obs"])
     action, log_prob = squashed(output, key)
     one, other = (
@@ -81,7 +81,7 @@ def actor_loss(live, parts, batch, key):
         for i in range(2)
     )
     alpha, entropy = jnp.exp(parts["log_alpha"]), jax.lax.stop_gradient(-log_prob)
-    value = alpha * log_prob - jnp.minimum(one, other) + jnp.exp(live["log_alpha"]) * (entropy - -DIMS / 2)
+    value = alpha * log_prob - jnp.minimum(one, other) + live["log_alpha"] * (entropy - -DIMS / 2)
     return mean(value, batch), {"entropy": -log_prob, "alpha": alpha, "actor_running": running}
 
 
@@ -128,12 +128,12 @@ def test_parts_at_the_start(start):
 
 
 def test_an_entropy_target_may_be_given(start):
-    """alpha (H(pi) - H): one of 0 in place of -1 makes the slope less by alpha."""
+    """-log(alpha) (log pi + H): one of 0 in place of -1 makes the slope less by 1."""
     none, zero = (
         slope(xqc.build(SPECS, replace(CONFIG, target_entropy=h)).rules["actor"], "log_alpha", start, transitions())
         for h in (None, 0.0)
     )
-    assert_allclose(none - zero, mean(np.full(B, 0.3), transitions()), rtol=1e-4)
+    assert_allclose(none - zero, mean(np.ones(B), transitions()), rtol=1e-4)
 
 
 def test_a_recipes_numbers_arrive():
