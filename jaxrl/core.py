@@ -4,7 +4,7 @@ An agent is a dict of named *parts* (every array it owns) and a dict of named *r
 sources give rules their batches; one compiled loop (`jaxrl.loop`) runs it all. Every record here is frozen and
 holds pure functions over pytrees, so whatever is written in these nouns can be combined, `jit`-ted and `vmap`-ped.
 
-The one import from within is `jaxrl.errors`, which a command line needs before jax is loaded.
+The imports from within are `jaxrl.errors`, which a command line needs before jax is loaded, `shapes` and `wide`.
 Not here: equations (`jaxrl.equations`), networks (`jaxrl.nets`), anything that opens a file (`jaxrl.run`).
 """
 
@@ -18,13 +18,15 @@ import numpy as np
 import optax
 
 from jaxrl.errors import BadInput, unknown
+from jaxrl.shapes import showing
+from jaxrl.wide import Wide, approximate, saturated
 
 __all__ = [
     "Agent", "BadInput", "Batch", "Box", "Ctx", "Descent", "Discrete", "Env", "Envs", "Event", "Key", "Loss",
-    "Metrics", "Parts", "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "adam", "add", "also", "batched",
-    "below", "by_frames", "chain", "clipped", "describe", "each", "each_key", "epochs", "every", "first", "fold",
-    "happening", "inside", "mean", "minimise", "names", "nothing", "on", "repeat", "scoped", "shuffled", "stateless",
-    "track", "unknown", "when", "where",
+    "Metrics", "Parts", "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "Wide", "adam", "add", "also",
+    "batched", "below", "by_frames", "chain", "clipped", "describe", "each", "each_key", "epochs", "every", "first",
+    "fold", "happening", "inside", "mean", "minimise", "names", "nothing", "on", "repeat", "scoped", "shuffled",
+    "stateless", "track", "unknown", "when", "where",
 ]  # fmt: skip
 
 PyTree = Any
@@ -189,6 +191,7 @@ def batched(env: Env, num_envs: int, starts: int | Callable[[Parts, Key], PyTree
 
     def step(state, actions):
         inner, out = jax.vmap(env.step)(state["env"], actions)
+        showing(env.specs, env.name, out.obs)
         episode = {"return": state["episode"]["return"] + _team(out.reward), "length": state["episode"]["length"] + 1}
         end = out.end
 
@@ -224,10 +227,13 @@ def _team(reward: jax.Array) -> jax.Array:
 class Ctx(NamedTuple):
     """What a call may know beside its arguments.
 
-    Fields: key, randomness for this call alone; step (int32 []), the loop's clock in frames when the tick began, shared
-    by all seeds; update (int32 []), the number of this update over the run, shared likewise, so that `every` never
-    branches per seed; axis, the name of the mesh axis over which environments are spread (`loop.over_devices`), or
-    None; turn (int32 []), the number of this update within its tick.
+    Fields: key, randomness for this call alone; clock (Wide, or an int32 []), the loop's in frames when the tick began,
+    shared by all seeds; update (the same), the number of this update over the run, shared likewise, so that `every`
+    never branches per seed; axis, the name of the mesh axis over which environments are spread (`loop.over_devices`),
+    or None; turn (int32 []), the number of this update within its tick.
+
+    `clock` and `update` are exact however long a run is: compare them, and take periods of them, as `ctx.clock %
+    period < 10`. A schedule is a function of `frames` or `step`, which are the clock as plain arrays.
 
     Where the ratio is a function of parts, seeds side by side (`vmap`) may make different numbers of updates: what goes
     by `update` and `turn` is then no branch but a choice, and costs at every update. `map` such seeds, or go by `step`.
@@ -235,10 +241,20 @@ class Ctx(NamedTuple):
     """
 
     key: Key
-    step: jax.Array
+    clock: Any
     update: Any = np.int32(0)  # of numpy: a default of jax would start the backend at import
     axis: str | None = None
     turn: Any = np.int32(0)
+
+    @property
+    def step(self) -> jax.Array:
+        """The clock as an int32 [], which stays at 2^31 - 1 from there on."""
+        return saturated(self.clock)
+
+    @property
+    def frames(self) -> jax.Array:
+        """The clock as a float32 [], for schedules."""
+        return approximate(self.clock)
 
     @property
     def own_key(self) -> Key:
@@ -306,6 +322,9 @@ class Agent:
     (the loop vmaps it; `explore` is a Python bool; extras is a dict kept with the transition); `memory()` is what an
     episode begins with. `rules` see sampled batches; `observe` rules see each tick's fresh transitions `[T, N, ...]`.
 
+    `told(memory, extras, action) -> (memory, extras)` of one environment mends what `act` returned where another action
+    was done, a uniform one of the warm-up; None where neither memory nor extras depend on the action.
+
     Raises:
         BadInput: a rule names a part that `init` does not make.
     """
@@ -316,6 +335,7 @@ class Agent:
     observe: dict[str, Rule] = field(default_factory=dict)
     memory: Callable[[], PyTree] = nothing
     views: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    told: Callable[[PyTree, dict, jax.Array], tuple[PyTree, dict]] | None = None
     shapes: Parts = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -459,7 +479,7 @@ def minimise(
         (value, metrics), gradients = jax.value_and_grad(objective, has_aux=True)(live)
         gradients = ctx.shared(gradients)
         extra = {name: metrics[name] for name in signals}
-        steps, state = tx.update(gradients, state, live, frames=ctx.step, **extra)
+        steps, state = tx.update(gradients, state, live, frames=ctx.frames, **extra)
         new = ctx.shared({name: metrics.pop(name) for name in sets})
         return parts | optax.apply_updates(live, steps) | new, state, {"loss": value, **metrics}
 
@@ -703,6 +723,7 @@ def scoped(prefix: str, agent: Agent) -> Agent:
         observe=there({name: lift(rule) for name, rule in agent.observe.items()}),
         memory=agent.memory,
         views={name: lambda parts, *rest, view=view: view(here(parts), *rest) for name, view in agent.views.items()},
+        told=agent.told,
     )
 
 
@@ -766,7 +787,11 @@ def where(mask: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
     return jax.tree.map(pick, yes, no)
 
 
-def fold(key: Key, index: int | jax.Array) -> Key:
+def fold(key: Key, index: int | jax.Array | Wide) -> Key:
+    """The key of a number; of a Wide, whose high word is mixed into the key itself, where 0 changes nothing."""
+    if isinstance(index, Wide):
+        data = jax.random.key_data(key) ^ index.high
+        key, index = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key)), index.low
     return jax.random.fold_in(key, index)
 
 

@@ -33,6 +33,7 @@ from jaxrl.core import (
     fold,
 )
 from jaxrl.loop import Loop, Run, happen, loop, over_chunk
+from jaxrl.shapes import fitting
 from jaxrl.simulators import Simulator, Step, Watched
 from jaxrl.transitions import NotFinite, locate
 
@@ -99,7 +100,9 @@ class Hosted:
         self.memory = jax.device_get(_each(recipe.agent.memory(), recipe.num_envs))
         shapes = jax.eval_shape(one.init, jax.random.key(0))
         self.act = jax.jit(one.act).lower(_acting(shapes), jax.ShapeDtypeStruct((), jnp.int32)).compile()
-        learn = jax.jit(one.learn, donate_argnums=0)
+        # The clock of what is learned from: `learn` looks back from the end of its tick.
+        learned = lambda run, newest: one.learn(run._replace(step=run.step + one.frames), newest)
+        learn = jax.jit(learned, donate_argnums=0)
         self.learn = learn.lower(shapes._replace(envs=()), shapes.envs).compile()
         self.happen = jax.jit(happen, static_argnums=(1, 2), donate_argnums=0)
 
@@ -124,9 +127,7 @@ class Hosted:
             end, episode = newest["end"] & ~lost, newest["info"]["episode"]
             ended = {f"episode/{name}": np.array([x[end].sum(), end.sum()]) for name, x in episode.items()}
             lost = np.zeros_like(end)
-            # The clock of what is learned from: `learn` looks back from the end of its tick.
-            run = run._replace(envs=(), step=run.step + self.one.frames)
-            run, metrics = self.learn(run, newest)
+            run, metrics = self.learn(run._replace(envs=()), newest)
             for i, event in enumerate(self.recipe.events):
                 run, found = self.happen(run, i, event)
                 metrics = {**metrics, **found}
@@ -145,7 +146,7 @@ class Hosted:
         lost = np.zeros_like(newest["end"])
         if self.began is not None:
             return run, newest, lost
-        self.began = int(jax.device_get(run.step))
+        self.began = int(run.step)
         obs = _stacked([self.begin(i) for i in range(len(self.simulators))])
         run = run._replace(last=jax.device_put(obs))
         if self.began == 0:
@@ -187,7 +188,7 @@ class Hosted:
             )
             obs, memory = following, jax.tree.map(lambda new, old, end=end: _pick(end, new, old), self.memory, after)
         newest = _stacked(rows)
-        place = locate(newest, obs, int(jax.device_get(run.step)), self.one.frames // self.recipe.unroll)
+        place = locate(newest, obs, int(run.step), self.one.frames // self.recipe.unroll)
         if place:
             raise NotFinite(place, run.parts)
         return run._replace(last=jax.device_put(obs), memory=jax.device_put(memory)), newest
@@ -223,7 +224,9 @@ class Player:
         def act(parts, memory, obs, key, t, first):
             ctx = lambda i: Ctx(fold(fold(key, t), i), jnp.int32(0))
             policy = lambda i, o, m: agent.act(parts, m, o, ctx(i), False)[:2]
-            return jax.vmap(policy)(first + jnp.arange(self.many), obs, memory)
+            action, memory = jax.vmap(policy)(first + jnp.arange(self.many), obs, memory)
+            fitting(host.specs, host.name, action)
+            return action, memory
 
         self.act = act
 

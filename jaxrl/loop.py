@@ -27,7 +27,7 @@ from jaxrl.core import (
     Parts,
     PyTree,
     Recipe,
-    Source,
+    Wide,
     batched,
     chain,
     each_key,
@@ -35,6 +35,7 @@ from jaxrl.core import (
     happening,
     where,
 )
+from jaxrl.shapes import fitting
 from jaxrl.transitions import NOT_FINITE, any_bad
 
 
@@ -42,7 +43,7 @@ class Run(NamedTuple):
     """The whole state of a run: one pytree, and so one checkpoint.
 
     Fields: parts; rules and observe (the states of the agent's rules); source; envs; last (what to act on next [N]);
-    memory [N]; key (constant over the run: each tick folds the clock into it); step (int32 [], frames, never batched).
+    memory [N]; key (constant over the run: each tick folds the clock into it); step (Wide, frames, never batched).
     """
 
     parts: Parts
@@ -53,7 +54,7 @@ class Run(NamedTuple):
     last: PyTree
     memory: PyTree
     key: Key
-    step: jax.Array
+    step: Wide
 
 
 class Loop(NamedTuple):
@@ -63,8 +64,9 @@ class Loop(NamedTuple):
     `learn(run, transitions) -> (run, metrics)` does the rest of a tick; `chunk(run, ticks) -> (run, metrics)` scans
     ticks and reduces each metric to its mean over the chunk. `frames` is how far one tick moves the clock; `updates`
     is the (largest) number of updates in it. `act(run, t) -> (actions [N], memory, extras)` is what `collect` does at
-    the tick's step t before it steps the environments (None over many seeds). `periods` are those of the events. Jit
-    `init` where a chunk is donated: made eagerly, what is acted on may share a buffer with the environments' state.
+    the tick's step t before it steps the environments (None over many seeds). `periods` are those of the events,
+    `warmup` is the frames before learning begins. Jit `init` where a chunk is donated: made eagerly, what is acted on
+    may share a buffer with the environments' state.
     """
 
     init: Callable[[Key], Run]
@@ -75,7 +77,10 @@ class Loop(NamedTuple):
     updates: int
     act: Callable[[Run, jax.Array], tuple[jax.Array, PyTree, dict]] | None = None
     periods: tuple[int, ...] = ()
+    warmup: int = 0
 
+
+LONGEST = 1 << 40  # frames of a run
 
 # The streams of randomness of one tick, folded into the run's key after the clock.
 ACT, SAMPLE, LEARN, OBSERVE, REFRESH, RATIO = range(6)
@@ -105,26 +110,29 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
         raise BadInput("ratio is a function, so `most` has to say how many updates a tick it asks for at most.")
     periods = tuple(event.period for event in recipe.events)
     for period in periods:
-        if period < 1 or period % frames:
-            raise BadInput(f"an event's period is {period} frames; it must be a multiple of a tick's {frames}.")
+        if not 0 < period < 2**31 or period % frames:
+            raise BadInput(
+                f"an event's period is {period} frames; it must be a multiple of a tick's {frames} below 2^31."
+            )
     observe, rule = chain(agent.observe if envs else {}), chain(agent.rules)
+    warmup = 0 if env is None else recipe.warmup  # a source alone has no actions to wait for
 
     def first() -> jax.Array | int:
         """The number of this device's first environment."""
         return 0 if axis is None else jax.lax.axis_index(axis) * recipe.num_envs
 
-    def stream(run: Run, which: int, step=None) -> Key:
+    def stream(run: Run, which: int, step: Wide | None = None) -> Key:
         return fold(fold(run.key, run.step if step is None else step), which)
 
-    def context(key: Key, step: jax.Array, update: jax.Array, turn: jax.Array | int = 0) -> Ctx:
-        return Ctx(key, step, update, axis, jnp.int32(turn))
+    def context(key: Key, clock: Wide, update: Wide, turn: jax.Array | int = 0) -> Ctx:
+        return Ctx(key, clock, update, axis, jnp.int32(turn))
 
     def init(key: Key) -> Run:
         key_parts, key_envs, key_run = jax.random.split(key, 3)
         parts = agent.init(key_parts)
         state, last = ((), ()) if envs is None else envs.reset(key_envs, parts, first())
         memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (recipe.num_envs, *jnp.shape(x))), agent.memory())
-        run = Run(parts, rule.init(parts), observe.init(parts), (), state, last, memory, key_run, jnp.int32(0))
+        run = Run(parts, rule.init(parts), observe.init(parts), (), state, last, memory, key_run, Wide.of(0))
         example = () if envs is None else jax.eval_shape(collect, run)[1]
         return run._replace(source=source.init(example))
 
@@ -139,9 +147,13 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
             return agent.act(run.parts, memory, obs, Ctx(key, run.step), True)
 
         action, memory, extras = jax.vmap(policy)(keys, obs, memory)
+        fitting(env.specs, env.name, action)
         if recipe.warmup > 0:
+            early = run.step < recipe.warmup
             uniform = jax.vmap(lambda key: env.specs.action.sample(fold(key, 1)))(keys)
-            action = jnp.where(run.step < recipe.warmup, uniform, action)
+            action = jnp.where(early, uniform, action)
+            if agent.told is not None:
+                memory, extras = where(early, jax.vmap(agent.told)(memory, extras, action), (memory, extras))
         return action, memory, extras
 
     def collect(run: Run) -> tuple[Run, Batch]:
@@ -167,12 +179,11 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
         # All keys at once: hashed one by one in the scan they are a tenth of what a small policy's step costs.
         keys = jax.vmap(lambda t: keys_at(run, t))(jnp.arange(recipe.unroll))
         (state, last, memory), transitions = jax.lax.scan(step, (run.envs, run.last, run.memory), keys)
-        step_now = run.step + jnp.int32(frames)
-        return run._replace(envs=state, last=last, memory=memory, step=step_now), transitions
+        return run._replace(envs=state, last=last, memory=memory, step=run.step + frames), transitions
 
     def learn(run: Run, transitions: Batch) -> tuple[Run, Metrics]:
-        began = run.step - jnp.int32(frames)
-        ctx = context(stream(run, OBSERVE, began), began, began // jnp.int32(frames))
+        began = run.step - frames
+        ctx = context(stream(run, OBSERVE, began), began, began // frames)
         # Parts are the same on all devices, so that what is learned by looking has to look at all environments.
         gathered = transitions
         if axis is not None and agent.observe:
@@ -183,11 +194,11 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
         run, learned = update(run, began)
         return run, {**average(seen), **learned}
 
-    def update(run: Run, began: jax.Array) -> tuple[Run, Metrics]:
+    def update(run: Run, began: Wide) -> tuple[Run, Metrics]:
         """`ratio` times: sample, the rules in order, note. A dynamic trip count needs no branch for the warm-up."""
         key_sample = context(stream(run, SAMPLE, began), began, began).own_key
         key_learn = stream(run, LEARN, began)
-        number = began // jnp.int32(frames) * most
+        number = began // frames * most
         note = source.note or (lambda held, batch, metrics: held)
 
         def learned(i, parts, rules, held):
@@ -212,7 +223,7 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
             count = jnp.minimum(ratio(run.parts, Ctx(stream(run, RATIO, began), began, number)), most)
         else:
             count = ratio
-        count = jnp.where(run.step > recipe.warmup, count, 0)
+        count = jnp.where(run.step > warmup, count, 0)
         held = run.source if source.note else ()
         body = only_learning if source.note is None else noting
         parts, rules, held, total = jax.lax.fori_loop(0, count, body, (run.parts, run.rules, held, total))
@@ -221,7 +232,7 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
 
     def tick(run: Run, _=None) -> tuple[Run, Metrics]:
         if env is None:
-            return learn(run._replace(step=run.step + jnp.int32(frames)), {})
+            return learn(run._replace(step=run.step + frames), {})
         run, transitions = collect(run)
         run, metrics = learn(run, transitions)
         episode, end = transitions["info"]["episode"], transitions["end"]
@@ -252,7 +263,7 @@ def loop(env: Env | None, recipe: Recipe, axis: str | None = None, devices: int 
     def acting(run: Run, t: jax.Array):
         return act(run, keys_at(run, t), run.last, run.memory)
 
-    return Loop(init, collect, learn, chunk, frames, most, acting, periods)
+    return Loop(init, collect, learn, chunk, frames, most, acting, periods, warmup)
 
 
 def tally(total: Metrics, metrics: Metrics) -> Metrics:
@@ -308,11 +319,11 @@ def over_seeds(one: Loop, how: str | None = None) -> Loop:
     def init(keys):
         if how == "vmap":
             return jax.vmap(one.init, out_axes=axes)(keys)
-        return jax.lax.map(lambda key: one.init(key)._replace(step=()), keys)._replace(step=jnp.int32(0))
+        return jax.lax.map(lambda key: one.init(key)._replace(step=()), keys)._replace(step=Wide.of(0))
 
     def stepped(fn, run, *rest, frames):
         out, other = each(fn, run, *rest)
-        return out._replace(step=run.step + jnp.int32(frames)), other
+        return out._replace(step=run.step + frames), other
 
     return Loop(
         init,
@@ -322,6 +333,7 @@ def over_seeds(one: Loop, how: str | None = None) -> Loop:
         one.frames,
         one.updates,
         periods=one.periods,
+        warmup=one.warmup,
     )
 
 
@@ -371,6 +383,7 @@ def over_devices(env: Env, recipe: Recipe, devices: Sequence[Any] | None = None)
         one.frames,
         one.updates,
         periods=one.periods,
+        warmup=one.warmup,
     )
 
 
@@ -378,39 +391,35 @@ def _mean_metrics(learned: tuple[Run, Metrics]) -> tuple[Run, Metrics]:
     return learned[0], jax.lax.pmean(learned[1], "env")
 
 
-def train(
-    env: Env,
-    agent: Agent,
-    source: Source,
-    key: Key,
-    *,
-    steps: int,
-    chunk: int | None = None,
-    **settings: Any,
-) -> tuple[Run, Metrics]:
+def train(env: Env, recipe: Recipe, key: Key, *, steps: int, chunk: int | None = None) -> tuple[Run, Metrics]:
     """A whole run, pure and so `jit`- and `vmap`-able over keys and numeric hyperparameters.
 
     Args:
         steps: frames to train for, rounded down to whole chunks.
         chunk: frames between points of the metrics; None makes one chunk of the whole run.
-        **settings: the loop settings of `Recipe`: num_envs, unroll, ratio, most, warmup, starts, events.
 
     Returns:
         The final run, and metrics with a leading axis of chunks.
+
+    Raises:
+        BadInput: a setting of the recipe that cannot run; see `check_lengths`.
     """
-    return _train(loop(env, Recipe(agent, source, **settings)), key, steps, chunk)
+    return _train(loop(env, recipe), key, steps, chunk)
 
 
-def fit(
-    agent: Agent, source: Source, key: Key, *, steps: int, chunk: int | None = None, events: tuple[Event, ...] = ()
-) -> tuple[Run, Metrics]:
-    """`steps` updates from a source alone, as offline agents and models learn; otherwise as `train`."""
-    return _train(loop(None, Recipe(agent, source, events=events)), key, steps, chunk)
+def fit(recipe: Recipe, key: Key, *, steps: int, chunk: int | None = None) -> tuple[Run, Metrics]:
+    """`steps` updates from a source alone, as offline agents and models learn; otherwise as `train`.
+
+    Of the recipe, what concerns environments (and so the warm-up) is left aside.
+    """
+    return _train(loop(None, recipe), key, steps, chunk)
 
 
 def _train(one: Loop, key: Key, steps: int, chunk: int | None):
     length = chunk or steps
     check_lengths(one, steps, length)
+    if steps // length >= 2**31:
+        raise BadInput(f"chunk is {length} frames, of which {steps} steps are 2^31 chunks or more: lengthen it.")
     turn = lambda run, _: one.chunk(run, length // one.frames)
     return jax.lax.scan(turn, one.init(key), None, length=steps // length)
 
@@ -422,13 +431,23 @@ def happen(run: Run, number: int, event: Event, axis: str | None = None) -> tupl
 
 
 def check_lengths(one: Loop, steps: int, chunk: int) -> None:
-    """Raise `BadInput` unless ticks divide the chunk, and the chunk an event's period, or that the chunk."""
+    """Raise `BadInput` unless ticks divide the chunk, the chunk an event's period, or that the chunk, and the run is
+    longer than its warm-up and no longer than a clock can count."""
     if steps < 1 or chunk < 1:
         raise BadInput(f"steps is {steps} and chunk {chunk}; both are at least 1 frame.")
+    if steps - chunk >= LONGEST:
+        raise BadInput(f"steps is {steps}, more than the 2^40 frames that a run can have: ask for fewer.")
+    if steps <= one.warmup:
+        raise BadInput(
+            f"steps is {steps}, all of them within the warm-up of {one.warmup} frames, in which nothing is learned: "
+            "raise steps or lower warmup."
+        )
     if chunk % one.frames:
         raise BadInput(f"chunk is {chunk} frames, which is not a multiple of a tick's {one.frames}.")
     if chunk > steps:
         raise BadInput(f"chunk is {chunk} frames, more than the run's {steps}: shorten it.")
+    if chunk // one.frames >= 2**31:
+        raise BadInput(f"chunk is {chunk} frames, which are 2^31 ticks of {one.frames} or more: shorten it.")
     for period in one.periods:
         if period % chunk and chunk % period:
             raise BadInput(f"chunk is {chunk} frames, neither a multiple nor a divisor of an event's period, {period}.")
@@ -454,6 +473,7 @@ def evaluate(env: Env, agent: Agent, parts: Parts, key: Key, episodes: int = 8) 
         t, state, obs, memory, total, length, alive = carry
         ctx = lambda i: Ctx(fold(fold(key_act, t), i), jnp.int32(0))
         action, memory, _ = jax.vmap(lambda i, o, m: agent.act(parts, m, o, ctx(i), False))(everyone, obs, memory)
+        fitting(env.specs, env.name, action)
         state, out = jax.vmap(env.step)(state, action)
         reward = out.reward.reshape(episodes, -1).sum(axis=-1)
         total, length = total + jnp.where(alive, reward, 0), length + alive

@@ -428,10 +428,9 @@ def solved(name: str):
     env = probe(5, continuous=True)
     env = replace(env, specs=replace(env.specs, limit=2))
     recipe = module.recipe(env.specs, config)
-    how = {name: getattr(recipe, name) for name in ("num_envs", "unroll", "ratio", "warmup", "starts")}
 
     def both(key):
-        run, metrics = train(env, recipe.agent, recipe.source, key, steps=800, **how)
+        run, metrics = train(env, recipe, key, steps=800)
         return evaluate(env, recipe.agent, run.parts, key, 32)["return"].mean(), metrics
 
     return jax.jit(both)(KEY)

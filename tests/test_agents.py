@@ -25,21 +25,16 @@ from jaxrl.rules.traces import obgd
 KEY = jax.random.key(11)
 
 
-def settings(recipe):
-    return {name: getattr(recipe, name) for name in ("num_envs", "unroll", "ratio", "warmup", "starts")}
-
-
 def trained(env, recipe, steps, key=KEY):
     """The run after `steps` frames, as one compiled program."""
-    how = settings(recipe)
-    return jax.jit(lambda key: train(env, recipe.agent, recipe.source, key, steps=steps, **how)[0])(key)
+    return jax.jit(lambda key: train(env, recipe, key, steps=steps)[0])(key)
 
 
 def played(env, recipe, steps, episodes):
     """The mean return of greedy episodes after `steps` frames, as one compiled program."""
 
     def both(key):
-        run, _ = train(env, recipe.agent, recipe.source, key, steps=steps, **settings(recipe))
+        run, _ = train(env, recipe, key, steps=steps)
         return evaluate(env, recipe.agent, run.parts, key, episodes)["return"].mean()
 
     return jax.jit(both)(KEY)
@@ -83,7 +78,7 @@ def on_probes(agent, config, steps, values, continuous=False):
         step = lambda state, action: jax.lax.switch(n, [world.step for world in worlds], state, action)
         env = replace(worlds[0], reset=reset, step=step, specs=replace(worlds[0].specs, limit=2))
         recipe = agent.recipe(env.specs, config)
-        run, _ = train(env, recipe.agent, recipe.source, KEY, steps=steps, **settings(recipe))
+        run, _ = train(env, recipe, KEY, steps=steps)
         score = evaluate(env, recipe.agent, run.parts, KEY, 32)["return"].mean()
         return values(recipe, run.parts, obs), score
 
@@ -143,7 +138,7 @@ def test_ppo_bootstraps_a_time_limit():
     def value(terminates):
         env = countdown(4, terminates)
         recipe = ppo.recipe(env.specs, PPO)
-        run, _ = train(env, recipe.agent, recipe.source, KEY, steps=64 * 150, **settings(recipe))
+        run, _ = train(env, recipe, KEY, steps=64 * 150)
         obs = jax.nn.one_hot(0, 4)
         return net(MLP(PPO.widths, 1, jnp.tanh), obs).apply(run.parts["critic"], obs)[0]
 

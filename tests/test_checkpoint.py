@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.core import BadInput
+from jaxrl.core import BadInput, Wide
 from jaxrl.loop import Run
 from jaxrl.run import checkpoint
 from jaxrl.run.directory import Damaged, Home, differences, locked, sealed, unsealed
@@ -28,7 +28,7 @@ def a_run(step=100, width=3, dtype=jnp.float32) -> Run:
         last=jnp.ones(3),
         memory=(),
         key=jax.random.key(0, impl="rbg"),
-        step=jnp.int32(step),
+        step=Wide.of(step),
     )
 
 

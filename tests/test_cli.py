@@ -143,7 +143,7 @@ def test_train_resume_and_evaluate(tmp_path, monkeypatch, capfd):
     monkeypatch.syspath_prepend(str(tmp_path))
     run = str(tmp_path / "run")
     args = ["--agent", "own.agent", "--env", "envs.probes:countdown", "--steps", "8", "--chunk", "4", "--run", run]
-    args += ["--agent.num-envs", "1"]
+    args += ["--agent.num-envs", "1", "--agent.warmup", "4"]
     assert train.main(args) == 0
     line = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert line["return_iqm"] == line["return_low"] == line["return_high"] == 4.0 and line["steps"] == 8

@@ -86,7 +86,7 @@ def test_signals_and_frames_reach_the_optimiser():
         return gradients, state
 
     tx = optax.GradientTransformationExtraArgs(lambda p: (), update)
-    step(minimise(square, tx, "w", signals=("error",)), ctx=CTX._replace(step=jnp.int32(70)))
+    step(minimise(square, tx, "w", signals=("error",)), ctx=CTX._replace(clock=jnp.int32(70)))
     assert_array_equal(seen["error"], [-1, 5])
     assert seen["frames"] == 70
 

@@ -1,6 +1,7 @@
 """The pages of docs/ show code that runs: every block stands in docs/examples, and what it claims is checked here."""
 
 import ast
+import importlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from envs.core import scale_action, time_limit
 from envs.probes import probe
 from envs.registry import make
 from jaxrl.agents import sac
-from jaxrl.core import Ctx, Discrete, Env, Specs, TimeStep, first, repeat
+from jaxrl.core import Ctx, Discrete, Env, Recipe, Specs, TimeStep, first, repeat
 from jaxrl.loop import evaluate, loop, train
 from jaxrl.nets import MLP, net
 from jaxrl.sources import latest
@@ -34,6 +35,24 @@ def test_pages_show_the_code_that_is_tested(page):
     assert len(blocks) >= 3
     for block in blocks:
         assert block.strip() in code, f"{page} shows code that no example holds:\n{block}"
+
+
+def test_the_example_of_the_readme_trains_by_its_recipe(tmp_path, monkeypatch, capsys):
+    """As it stands, but for its task and its lengths; nothing that the recipe says is lost on the way."""
+    block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    short = {'make("cartpole-swingup", repeat=8)': 'make("mountain-car-continuous")', "100_000": "96", "10_000": "24"}
+    short["sac.Config()"] = "sac.Config((8,), batch=8, capacity=64, warmup=32, num_envs=4, ratio=3)"
+    for long, brief in short.items():
+        assert block.count(long) == 1
+        block = block.replace(long, brief)
+    (tmp_path / "example_of_readme.py").write_text(block.replace("episodes=8", "episodes=1"))
+    monkeypatch.syspath_prepend(tmp_path)
+    example = importlib.import_module("example_of_readme")
+    assert np.isfinite(float(capsys.readouterr().out))
+    assert example.run.last.shape[0] == 4 and int(example.run.step) == 96
+    updates = example.run.rules["critic"][0].count  # of Adam
+    assert updates == 3 * (96 - 32) // 4
+    assert_array_equal(jnp.isnan(example.metrics["critic/loss"]), [True, False, False, False])
 
 
 def test_the_library_does_not_know_its_users():
@@ -155,11 +174,12 @@ def test_the_refit_event_learns_and_resumes_bit_for_bit():
     agent = replace(base.agent, init=lambda key: {**init(key), "model": model.init(key)})
     event = nouns.refit(base.source, apply, period=20, updates=150)
 
-    _, metrics = jax.jit(lambda key: train(env, agent, base.source, key, steps=40, chunk=10, events=(event,)))(KEY)
+    made = replace(base, agent=agent, events=(event,))
+    _, metrics = jax.jit(lambda key: train(env, made, key, steps=40, chunk=10))(KEY)
     assert_array_equal(jnp.isnan(metrics["model/loss"]), [True, False, True, False])
     assert metrics["model/loss"][-1] < 0.05  # the reward is the observation
 
-    one = loop(env, replace(base, agent=agent, events=(event,)))
+    one = loop(env, made)
     turn = jax.jit(lambda run: one.chunk(run, 10)[0])
     stopped = jax.jit(one.init)(KEY)
     for _ in range(2):
@@ -191,7 +211,7 @@ def chain_world(n: int = 6) -> Env:
 def test_the_tabular_learner_explores_the_chain():
     env = chain_world()
     agent = nouns.ucbvi(6, 2, horizon=12, bonus=0.5)
-    run, _ = jax.jit(lambda key: train(env, agent, latest(), key, steps=600))(KEY)
+    run, _ = jax.jit(lambda key: train(env, Recipe(agent, latest()), key, steps=600))(KEY)
     greedy = nouns.ucbvi(6, 2, horizon=12, bonus=0.0)
     out = jax.jit(lambda parts: evaluate(env, greedy, parts, KEY, 1))(run.parts)
     assert out["return"][0] >= 6  # five steps there, then 1 a step; the near reward alone pays 1.2

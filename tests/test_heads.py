@@ -166,7 +166,6 @@ def test_heads_solve_two_worlds(head, dueling):
     step = lambda n: lambda *at: jax.lax.switch(n, [world.step for world in worlds], *at)
     specs = replace(worlds[0].specs, limit=2)
     recipe = dqn.recipe(specs, replace(SMALL, head=head, dueling=dueling))
-    how = {name: getattr(recipe, name) for name in ("num_envs", "unroll", "ratio", "warmup", "starts")}
     obs = f(0, 1)[:, None]
     # Against targets of 0 the error is what is said.
     batch = {"obs": obs, "next_obs": obs, "action": jnp.zeros(2, jnp.int32)} | dict.fromkeys(
@@ -176,7 +175,7 @@ def test_heads_solve_two_worlds(head, dueling):
     def one(args):
         n, key = args
         env = replace(worlds[0], reset=reset(n), step=step(n), specs=specs)
-        run, _ = train(env, recipe.agent, recipe.source, key, steps=600, **how)
+        run, _ = train(env, recipe, key, steps=600)
         said = recipe.agent.rules["critic"].loss(run.parts, run.parts, batch, key)[1]["td_error"]
         return said, jax.vmap(lambda o: recipe.agent.act(run.parts, (), o, None, False)[0])(f(-1, 1)[:, None])
 

@@ -36,8 +36,8 @@ def value_agent(gamma: float, size: int, lr: float = 0.2) -> Agent:
 @pytest.mark.parametrize("terminates,value", [(False, 10.0), (True, 3.439)])
 def test_truncation_is_not_termination(terminates, value):
     """The field's trap: a limit of 4 steps, reward 1, discount 0.9."""
-    env = countdown(4, terminates)
-    run, _ = jax.jit(lambda key: train(env, value_agent(0.9, 4, lr=1.0), uniform(400, 32), key, steps=3000))(KEY)
+    env, recipe = countdown(4, terminates), Recipe(value_agent(0.9, 4, lr=1.0), uniform(400, 32))
+    run, _ = jax.jit(lambda key: train(env, recipe, key, steps=3000))(KEY)
     assert_allclose(run.parts["v"][0], value, rtol=1e-3)
 
 
@@ -140,7 +140,7 @@ def test_many_seeds_equal_a_loop_of_seeds(how):
     keys = jax.random.split(KEY, 3)
     many = over_seeds(one, how)
     runs, metrics = jax.jit(many.chunk, static_argnums=1)(jax.jit(many.init)(keys), 20)
-    assert runs.step.shape == () and runs.step == 20 and metrics["v/loss"].shape == (3,)
+    assert runs.step.low.shape == () and runs.step == 20 and metrics["v/loss"].shape == (3,)
     chunk = jax.jit(one.chunk, static_argnums=1)
     for i, key in enumerate(keys):
         run, _ = chunk(one.init(key), 20)
@@ -150,10 +150,10 @@ def test_many_seeds_equal_a_loop_of_seeds(how):
 
 def test_learning_rates_can_be_swept_by_vmap():
     def run(lr):
-        return train(probe(1), agent_of_probe(lr), latest(), KEY, steps=4)[0].parts["v"]
+        return train(probe(1), Recipe(agent_of_probe(lr), latest()), KEY, steps=4)[0].parts["v"]
 
     def one_obs(lr):  # probe 1 shows zeros, so a bias is learned through probe 2's visible observation
-        return train(probe(2), agent_of_probe(lr), latest(), KEY, steps=4)[0].parts["v"][0]
+        return train(probe(2), Recipe(agent_of_probe(lr), latest()), KEY, steps=4)[0].parts["v"][0]
 
     slow, fast = jax.jit(jax.vmap(one_obs))(jnp.array([0.1, 0.5]))
     assert_allclose([slow, fast], [1 - 0.9**4, 1 - 0.5**4], rtol=1e-5)
@@ -174,19 +174,19 @@ def test_warmup_acts_uniformly_and_learns_nothing():
 
 def test_ratio_counts_updates_and_may_be_a_function():
     def counting(parts, batch, ctx):
-        return {"n": parts["n"] + 1}, {"update": ctx.update}
+        return {"n": parts["n"] + 1}, {"update": ctx.update.saturated}
 
     agent = Agent(
         lambda key: {"n": jnp.int32(0)},
         lambda p, m, o, c, e: (jnp.int32(0), m, {}),
         {"count": stateless(counting, "n")},
     )
-    total = lambda ratio: train(probe(1), agent, latest(), KEY, steps=6, ratio=ratio)
+    total = lambda ratio: train(probe(1), Recipe(agent, latest(), ratio=ratio), KEY, steps=6)
     run, metrics = total(3)
     assert run.parts["n"] == 18 and metrics["count/update"] == 8.5  # 0 .. 17
     assert total(0)[0].parts["n"] == 0
     late = lambda parts, ctx: jnp.where(ctx.step >= 3, 2, 0)
-    run, metrics = train(probe(1), agent, latest(), KEY, steps=6, ratio=late, most=2)
+    run, metrics = train(probe(1), Recipe(agent, latest(), ratio=late, most=2), KEY, steps=6)
     assert run.parts["n"] == 6 and metrics["count/update"] == 8.5  # 6 .. 11
     with pytest.raises(BadInput, match="`most`"):
         total(late)
@@ -198,7 +198,7 @@ def test_events_are_due_by_the_clock():
 
     agent = value_agent(0.9, 1, lr=0.0)
     bumped = lambda period, chunk: train(
-        probe(1), agent, latest(), KEY, steps=12, chunk=chunk, events=(Event(period, bump),)
+        probe(1), Recipe(agent, latest(), events=(Event(period, bump),)), KEY, steps=12, chunk=chunk
     )
     run, metrics = bumped(4, 2)
     assert run.parts["v"][0] == 300
@@ -220,7 +220,7 @@ def test_fit_needs_no_environment():
         return mean((batch["x"] @ live["w"] - batch["y"]) ** 2, batch), {}
 
     agent = Agent(lambda key: {"w": jnp.zeros(2)}, lambda *a: None, {"fit": minimise(loss, optax.sgd(0.1), "w")})
-    run, metrics = jax.jit(lambda key: fit(agent, dataset(data, 16), key, steps=200, chunk=100))(KEY)
+    run, metrics = jax.jit(lambda key: fit(Recipe(agent, dataset(data, 16)), key, steps=200, chunk=100))(KEY)
     assert_allclose(run.parts["w"], [1, -2], atol=1e-3)
     assert run.step == 200 and metrics["fit/loss"].shape == (2,)
 
@@ -260,7 +260,7 @@ def test_a_bank_of_starts_is_redrawn_between_chunks():
             )
         },
     )
-    run, _ = train(env, see, latest(), KEY, steps=40, chunk=20, starts=4)
+    run, _ = train(env, Recipe(see, latest(), starts=4), KEY, steps=40, chunk=20)
     first_chunk, second_chunk = (set(np.asarray(row[1:]).tolist()) for row in run.parts["log"])
     assert len(first_chunk) <= 4 and len(second_chunk) <= 4 and not first_chunk & second_chunk
 
@@ -268,7 +268,7 @@ def test_a_bank_of_starts_is_redrawn_between_chunks():
         x = 2 + jax.random.uniform(key, (3, 1))
         return x, jax.vmap(first)(x)
 
-    run, _ = train(env, see, latest(), KEY, steps=40, chunk=20, starts=above)
+    run, _ = train(env, Recipe(see, latest(), starts=above), KEY, steps=40, chunk=20)
     assert (run.parts["log"][:, 1:] > 2).all()
 
 
@@ -280,11 +280,15 @@ def test_settings_that_cannot_run_are_refused():
         ({"ratio": -1}, "ratio is -1"),
         ({"warmup": -5}, "warmup is -5"),
         ({"starts": 0}, "starts is 0"),
-        ({"steps": 0}, "steps is 0"),
-        ({"chunk": 3, "num_envs": 2}, "chunk is 3 frames"),
     ]:
         with pytest.raises(BadInput, match=sentence):
-            train(probe(1), ok, latest(), KEY, **{"steps": 12, **setting})
+            train(probe(1), Recipe(ok, latest(), **setting), KEY, steps=12)
+    for recipe, lengths, sentence in [
+        ({}, {"steps": 0}, "steps is 0"),
+        ({"num_envs": 2}, {"steps": 12, "chunk": 3}, "chunk is 3 frames"),
+    ]:
+        with pytest.raises(BadInput, match=sentence):
+            train(probe(1), Recipe(ok, latest(), **recipe), KEY, **lengths)
 
 
 # ----------------------------------------------------------------------------------------------------------- devices

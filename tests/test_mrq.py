@@ -193,8 +193,7 @@ def test_the_right_action_depends_on_what_is_seen(module):
     recipe = module.recipe(env.specs, module.Config(**SIZES, **config))
 
     def solved(key):
-        how = {"ratio": recipe.ratio, "most": recipe.most, "warmup": recipe.warmup}
-        run, _ = train(env, recipe.agent, recipe.source, key, steps=800, **how)
+        run, _ = train(env, recipe, key, steps=800)
         return evaluate(env, recipe.agent, run.parts, key, 32)["return"].mean()
 
     assert jax.jit(solved)(KEY) > 0.85  # 1 is the best, and 0.75 what the best blind action earns

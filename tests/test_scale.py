@@ -370,12 +370,11 @@ def test_the_right_action_depends_on_what_is_seen(module, config, steps):
     env = probe(5, continuous=True)
     env = replace(env, specs=replace(env.specs, limit=2))
     recipe = module.recipe(env.specs, config)
-    how = {name: getattr(recipe, name) for name in ("num_envs", "unroll", "ratio", "warmup", "starts")}
 
     views = f(-1, 1)[:, None]
 
     def one(key):
-        run, _ = train(env, recipe.agent, recipe.source, key, steps=steps, **how)
+        run, _ = train(env, recipe, key, steps=steps)
         return jax.vmap(lambda obs: recipe.agent.act(run.parts, recipe.agent.memory(), obs, None, False)[0])(views)
 
     action = jax.jit(lambda: jax.lax.map(one, jax.random.split(KEY, 3)))()

@@ -56,11 +56,11 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
 
     def check(parts, batch, ctx):
         seen = parts["activity"]
-        passing = lambda frames: (frames >= config.period) & (frames % config.period < one)
-        due = passing(ctx.step) & (seen["count"] > 0)
+        passing = lambda clock: (clock >= config.period) & (clock % config.period < one)
+        due = passing(ctx.clock) & (seen["count"] > 0)
         mean = seen["sum"] / jnp.maximum(seen["count"], 1)
         near = jnp.abs(mean - seen["last"]) <= (-1 if config.gap is None else config.gap)
-        kept = jnp.where(due | passing(ctx.step + config.window), 0.0, 1.0)  # the average begins anew at both
+        kept = jnp.where(due | passing(ctx.clock + config.window), 0.0, 1.0)  # the average begins anew at both
         risen = jnp.maximum(seen["risen"], due & near)
         new = {"sum": kept * seen["sum"], "count": kept * seen["count"], "risen": risen}
         return {"activity": {**new, "last": jnp.where(due, mean, seen["last"])}}, {"risen": risen}

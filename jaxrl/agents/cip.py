@@ -147,5 +147,5 @@ def add(recipe: Recipe, specs: Specs, config: Config, base: Any) -> Recipe:
     learned = {name: on(changed, rule, reads=("causal", "inverse")) for name, rule in agent.rules.items()}
     teach = {"inverse": minimise(tell, adam(config.lr), "inverse")} if config.empowerment else {}
     made = replace(agent, init=further("cip", agent, own), rules={**teach, **learned})
-    event = periodic("cip", config.period, happening(lambda run, ctx: ctx.step >= recipe.warmup, look), recipe, specs)
+    event = periodic("cip", config.period, happening(lambda run, ctx: ctx.clock >= recipe.warmup, look), recipe, specs)
     return replace(recipe, agent=made, events=(*recipe.events, event))

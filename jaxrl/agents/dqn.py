@@ -172,7 +172,7 @@ def build(specs: Specs, config: Config, head: Head | None = None) -> Agent:
         if not explore:
             action = q.argmax()
         elif config.temperature is None:
-            action = epsilon_greedy(ctx.key, q, exploration(ctx.step))
+            action = epsilon_greedy(ctx.key, q, exploration(ctx.frames))
         else:
             action = jax.random.categorical(ctx.key, q / config.temperature)
         return action.astype(jnp.int32), memory, {}

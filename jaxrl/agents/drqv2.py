@@ -145,7 +145,7 @@ def build(specs: Specs, config: Config, policy: Callable[..., Any] = MLP, code: 
     views = {"encode": encode, "q": q, "policy": policy_view, **looks}
     learned = ("encoder", "critic", "code")
     rules = {
-        "noise": stateless(lambda parts, batch, ctx: ({"std": spread(ctx.step)}, {}), "std"),
+        "noise": stateless(lambda parts, batch, ctx: ({"std": spread(ctx.frames)}, {}), "std"),
         "critic": minimise(critic_loss, adam(config.lr), learned, reads=("actor", "target", "std")),
         "actor": minimise(actor_loss, adam(config.lr), "actor", reads=("encoder", "critic", "code", "std")),
         "target": track("critic", "target", config.tau),

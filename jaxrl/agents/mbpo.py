@@ -117,7 +117,7 @@ def add(
         metrics = {**{f"model/{name}": value for name, value in found.items()}, **seen}
         return run._replace(parts=parts, source={**run.source, "model": pile}), metrics
 
-    learning = happening(lambda run, ctx: ctx.step >= recipe.warmup, refit)
+    learning = happening(lambda run, ctx: ctx.clock >= recipe.warmup, refit)
     init = further("mbpo", agent, lambda key, parts: {"model": model.init(key)})
     made = beside(replace(recipe, agent=replace(agent, init=init)), real, model=memory)
     return replace(made, events=(*made.events, periodic("mbpo", config.period, learning, recipe, specs)))

@@ -72,7 +72,7 @@ def phases(specs: Specs, config: Config) -> tuple[Callable, Callable, Callable, 
     """
     most = config.period + 1
     first = config.warmup // (config.num_envs * specs.frames)  # the first tick that learns
-    renewing = lambda ctx: (ctx.update // most - first) % config.period == 0
+    renewing = lambda ctx: ctx.update // most % config.period == first % config.period
     within_tick = lambda ctx: ctx.update % most
     count = lambda parts, ctx: jnp.where(renewing(ctx), most, 1)
     starts = lambda ctx: renewing(ctx) & (within_tick(ctx) == 0)

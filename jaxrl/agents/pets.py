@@ -80,7 +80,12 @@ def recipe(specs: Specs, config: Config) -> Recipe:
         return plan.action, plan, {}
 
     made = Recipe(
-        Agent(lambda key: {"model": model.init(key)}, act, memory=lambda: search.fresh),
+        Agent(
+            lambda key: {"model": model.init(key)},
+            act,
+            memory=lambda: search.fresh,
+            told=lambda plan, extras, action: (plan._replace(action=action), extras),
+        ),
         uniform(config.capacity, 1),
         num_envs=config.num_envs,
         ratio=0,
@@ -93,5 +98,5 @@ def recipe(specs: Specs, config: Config) -> Recipe:
         metrics = {f"model/{name}": value for name, value in found.items()}
         return run._replace(parts={**run.parts, "model": part}), metrics
 
-    event = happening(lambda run, ctx: ctx.step >= config.warmup, refit)
+    event = happening(lambda run, ctx: ctx.clock >= config.warmup, refit)
     return replace(made, events=(periodic("pets", config.period, event, made, specs),))

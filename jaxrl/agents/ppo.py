@@ -181,7 +181,8 @@ def build(specs: Specs, config: Config) -> Agent:
         # After the epochs, so that the first ratio is 1: rollout and update see the same statistics.
         rules["norm"] = observation_statistics("norm")
         rules["reward_norm"] = return_statistics(config.gamma, config.num_envs, "reward_norm")
-    return Agent(init, act, rules, memory=lambda: {"actor": actor.memory(), "critic": critic.memory()})
+    told = lambda memory, extras, action: (memory, extras if choices else {**extras, "raw": action})
+    return Agent(init, act, rules, memory=lambda: {"actor": actor.memory(), "critic": critic.memory()}, told=told)
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:

@@ -51,7 +51,7 @@ def build(specs: Specs, config: Config) -> Agent:
 
     def act(parts, memory, obs, ctx, explore):
         q = critic.apply(parts["critic"], obs)
-        return epsilon_greedy(ctx.key, q, exploration(ctx.step) if explore else 0.0), memory, {}
+        return epsilon_greedy(ctx.key, q, exploration(ctx.frames) if explore else 0.0), memory, {}
 
     def returns(parts, batch, ctx):
         """A rollout [T, N] with the lambda-returns that its epochs learn from."""

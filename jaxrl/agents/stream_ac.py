@@ -83,7 +83,8 @@ def build(specs: Specs, config: Config) -> Agent:
         "actor": minimise(policy, up, "actor", ("critic", *feature.names), signals),
         "critic": minimise(prediction, fit, "critic", feature.names, signals),
     }
-    return Agent(init, act, rules, feature.observe, clock)
+    told = lambda memory, extras, action: (memory, {"raw": action})
+    return Agent(init, act, rules, feature.observe, clock, told=told)
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:

@@ -42,13 +42,14 @@ def build(specs: Specs, config: Config) -> Agent:
 
     def act(parts, memory, obs, ctx, explore):
         q = critic.apply(parts["critic"], feature.of(parts, obs, memory))
-        epsilon = exploration(ctx.step) if explore else 0.0
+        epsilon = exploration(ctx.frames) if explore else 0.0
         action = epsilon_greedy(ctx.key, q, epsilon)
         return action, memory + 1, {"explored": q[action] < q.max()}
 
     rules = {"critic": traced(prediction, feature, config)}
     init = lambda key: {"critic": critic.init(key), **feature.parts()}
-    return Agent(init, act, rules, feature.observe, clock)
+    told = lambda memory, extras, action: (memory, {"explored": jnp.bool_(True)})  # the policy had no say in it
+    return Agent(init, act, rules, feature.observe, clock, told=told)
 
 
 def recipe(specs: Specs, config: Config) -> Recipe:

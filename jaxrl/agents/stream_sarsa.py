@@ -24,7 +24,7 @@ def build(specs: Specs, config: Config) -> Agent:
     exploration = optax.linear_schedule(1.0, config.epsilon, config.epsilon_frames)
 
     def choose(parts, x, ctx):
-        return epsilon_greedy(ctx.key, critic.apply(parts["critic"], x), exploration(ctx.step))
+        return epsilon_greedy(ctx.key, critic.apply(parts["critic"], x), exploration(ctx.frames))
 
     def plan(parts, batch, ctx):
         return {"plan": choose(parts, feature.view(parts, batch).x_next, ctx)}, {}

@@ -59,7 +59,7 @@ def forgetting(rule: Rule, due: Callable[[Ctx], jax.Array]) -> Rule:
 
 def passing(period: int, tick: int) -> Callable[[Ctx], jax.Array]:
     """Due at the first update of a tick of `tick` frames in which the clock passes a multiple of `period` frames."""
-    return lambda ctx: (ctx.step >= period) & (ctx.step % period < tick) & (ctx.turn == 0)
+    return lambda ctx: (ctx.clock >= period) & (ctx.clock % period < tick) & (ctx.turn == 0)
 
 
 def shrink_and_perturb(part: str, init: Callable[[Key], Parts], keep: float | jax.Array = 0.8) -> Rule:

@@ -124,7 +124,8 @@ def published(folder: Path) -> list[Path]:
     """The checkpoints in a folder, newest first, whether or not they are intact."""
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if path.name.isdigit()), reverse=True)
+    # By number: a name has 12 digits, or more where the clock does.
+    return sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name), reverse=True)
 
 
 def verify(path: Path, rooms: tuple[str, ...] = ROOMS) -> dict:
@@ -187,7 +188,8 @@ def free(path: Path) -> Path:
 
 def match(content: dict, like: PyTree, prefix: str = "") -> None:
     """Raise `BadInput` naming the first leaf whose path, dtype or shape differs from those of `like`."""
-    stored = {name: tuple(x) for name, x in content["leaves"].items() if name.startswith(prefix)}
+    held = widened(content["leaves"], lambda leaf: (["uint32", []], ["uint32", []]))
+    stored = {name: tuple(x) for name, x in held.items() if name.startswith(prefix)}
     asked = {name: tuple(x) for name, x in describe(leaves(like)).items() if name.startswith(prefix)}
     for name in sorted({*stored, *asked}):
         mine, theirs = (f"{x[name][0]}{x[name][1]}" if name in x else "absent" for x in (asked, stored))
@@ -196,6 +198,14 @@ def match(content: dict, like: PyTree, prefix: str = "") -> None:
                 f"leaf '{name}' is {mine} in this run but {theirs} in its checkpoint: continue with the settings that "
                 "the run was made with, or choose another run directory."
             )
+
+
+def widened(named: Leaves, words: Callable[[Any], tuple[Any, Any]]) -> Leaves:
+    """The leaves of a run, whose clock was one int32 'step' in older checkpoints, with the two words of a `Wide`."""
+    if "step" not in named:
+        return named
+    high, low = words(named["step"])
+    return {name: x for name, x in named.items() if name != "step"} | {"step/high": high, "step/low": low}
 
 
 def load(path: Path, content: dict, like: Run) -> Run:
@@ -221,6 +231,7 @@ def _filled(path: Path, like: PyTree, rooms: tuple[str, ...]) -> PyTree:
     data: Leaves = {}
     for room in rooms:
         data |= ocp.load((path / room).absolute())
+    data = widened(data, lambda step: (np.zeros((), np.uint32), np.asarray(step).astype(np.uint32)))
     values = []
     for name, leaf in leaves(like).items():
         shape = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf

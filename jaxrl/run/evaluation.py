@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.core import Agent, BadInput, Ctx, Env, Key, Parts, PyTree, Recipe
+from jaxrl.core import Agent, BadInput, Ctx, Env, Key, Parts, PyTree, Recipe, Wide
 from jaxrl.host import Host, Player
 from jaxrl.run import checkpoint, manifest
 from jaxrl.run.directory import Home
@@ -67,7 +67,7 @@ def returns(run: Saved, episodes: int) -> np.ndarray:
     else:
         closing, play = lambda: None, jax.jit(scorer(run.runs, episodes))
     try:
-        found = play(run.parts, run.runs.keys(), np.int32(run.step))["return"]
+        found = play(run.parts, run.runs.keys(), Wide.of(run.step))["return"]
     finally:
         closing()
     return np.atleast_2d(np.asarray(found, np.float64))[run.rows()]
@@ -95,7 +95,7 @@ class Policy:
 
     def step(self, obs: PyTree, memory: PyTree, key: Key | None = None) -> tuple[jax.Array, PyTree]:
         """(action, memory); with a key it explores, as much as at the end of its training."""
-        ctx = Ctx(jax.random.key(0) if key is None else key, jax.numpy.int32(self.clock))
+        ctx = Ctx(jax.random.key(0) if key is None else key, Wide.of(self.clock))
         action, memory, _ = self._act(self.parts, memory, obs, ctx, key is not None)
         return action, memory
 

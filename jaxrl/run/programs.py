@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl.core import BadInput, Env, Parts, PyTree, Recipe, fold
+from jaxrl.core import BadInput, Env, Parts, PyTree, Recipe, Wide, fold
 from jaxrl.host import Host, Hosted, Player, host_loop
 from jaxrl.loop import Loop, Run, evaluate, layout, loop, over_seeds
 from jaxrl.run.progress import say
@@ -77,7 +77,7 @@ class Programs:
     init: Callable[[jax.Array], Run]
     chunk: Callable[[Run], tuple[Run, PyTree]]
     finite: Callable[[Parts], dict[str, jax.Array]]
-    evaluate: Callable[[Parts, jax.Array], PyTree] | None
+    evaluate: Callable[[Parts, jax.Array, Wide], PyTree] | None
     compile_seconds: float
     fault: Callable[[], str | None] = lambda: None
     close: Callable[[], None] = lambda: None
@@ -122,16 +122,16 @@ def hosted(runs: Many, ticks: int, episodes: int) -> tuple[Callable, Callable, d
     return lambda run: simulators.chunk(run, left(run)), played(runs, player), rest
 
 
-def played(runs: Many, player: Player) -> Callable[[Parts, jax.Array, jax.Array], PyTree]:
+def played(runs: Many, player: Player) -> Callable[[Parts, jax.Array, Wide], PyTree]:
     """As `scorer`, on the host."""
     number = lambda step: (EVALUATE, runs.seeds[0], int(step))
     return lambda parts, key, step: player(parts, fold(fold(key, EVALUATE), step), number(step))
 
 
-def scorer(runs: Many, episodes: int) -> Callable[[Parts, jax.Array, jax.Array], PyTree]:
+def scorer(runs: Many, episodes: int) -> Callable[[Parts, jax.Array, Wide], PyTree]:
     """`(parts, keys, step) -> evaluate's metrics` for all seeds, pure; the clock alone decides its randomness."""
 
-    def score(parts: Parts, keys: jax.Array, step: jax.Array) -> PyTree:
+    def score(parts: Parts, keys: jax.Array, step: Wide) -> PyTree:
         agent = runs.recipe.agent
         play = lambda parts, key: evaluate(runs.env, agent, parts, fold(fold(key, EVALUATE), step), episodes)
         return runs.each(play, parts, keys)

@@ -2,8 +2,10 @@
 
 import jax
 
-from jaxrl.core import Source
+from jaxrl.core import Source, fold
 from jaxrl.sources import ring as rings
+
+COVER = 1 << 28  # a stream of keys apart from those of the lots that draw
 
 
 def uniform(
@@ -21,7 +23,8 @@ def uniform(
 
     A batch's fields are [batch, ...] as `ring.read` lists them; with n > 1 rewards are summed over up to n steps of
     one episode and `discount` carries what they discount, so that `reward + gamma * discount * V(next_obs)` is right
-    for every n. The arguments are those of `ring.Layout`.
+    for every n. A sequence is drawn by one of its steps, which may have any place in it. The arguments are those of
+    `ring.Layout`.
 
     Raises:
         BadInput: batch above capacity, a number out of range; at `init`, a ring larger than the budget, with the
@@ -30,7 +33,10 @@ def uniform(
     layout = rings.Layout(capacity, batch, n, gamma, sequence, frames, keep, budget, ahead)
 
     def sample(s, parts, key):
-        return rings.read(layout, s, *rings.draw(layout, s, key))
+        rows, columns = rings.draw(layout, s, key)
+        if sequence:
+            rows = rings.covering(layout, s, rows, columns, fold(key, COVER))
+        return rings.read(layout, s, rows, columns)
 
     return Source(
         init=lambda example: rings.allocate(layout, example),

@@ -267,6 +267,20 @@ def draw(layout: Layout, ring: Ring, key: jax.Array) -> tuple[jax.Array, jax.Arr
     return slots // envs, slots % envs
 
 
+def covering(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array, key: jax.Array) -> jax.Array:
+    """Where sequences begin in which the drawn steps have any place: rows int32 [B].
+
+    A sequence that began at the drawn step would show an episode's first step once where it shows others `sequence`
+    times. Here it begins up to `sequence` - 1 steps earlier, but within the episode and what is held whole of it, so
+    that its first step is seen at least half as often as those in its middle.
+    """
+    length = ring.nodes["mark"].shape[0]
+    earlier = (rows[:, None] - 1 - jnp.arange(layout.sequence - 1)) % length
+    # A dead node lies before an episode's first step, and before the oldest one that is held.
+    whole = jnp.cumprod(drawable(layout, ring, earlier, columns[:, None]), axis=1).sum(axis=1)
+    return (rows - jnp.minimum(whole, jax.random.randint(key, rows.shape, 0, layout.sequence))) % length
+
+
 def since(ring: Ring, index: jax.Array) -> jax.Array:
     """Slots written, over all columns, since these flat ones [...]: int32 [...], 0 for the newest transition."""
     length, envs = ring.nodes["mark"].shape

@@ -97,7 +97,7 @@ def stepping(step: Descent) -> Rule:
     def update(parts, state, batch, ctx):
         live = {name: parts[name] for name in step.wrt}
         slope = jax.grad(lambda live: step.loss(live, parts, batch, ctx.key)[0])(live)
-        steps, state = step.tx.update(slope, state, live, frames=ctx.step)
+        steps, state = step.tx.update(slope, state, live, frames=ctx.frames)
         return parts | optax.apply_updates(live, steps), state, {}
 
     return Rule(step.init, update)
