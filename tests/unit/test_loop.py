@@ -343,27 +343,30 @@ def test_seeds_side_by_side_are_what_each_is_alone(one, start, chunk, how):
 
 
 def test_train_is_chunks_in_a_row():
-    recipe = {"num_envs": ENVS, "unroll": UNROLL, "ratio": 2, "warmup": TICK}
-    run, metrics = jax.jit(lambda key: train(world(), agent(), log(), key, steps=50, chunk=24, **recipe))(KEY)
+    recipe = Recipe(agent(), log(), num_envs=ENVS, unroll=UNROLL, ratio=2, warmup=TICK)
+    run, metrics = jax.jit(lambda key: train(world(), recipe, key, steps=50, chunk=24))(KEY)
     assert metrics["episode/return"].shape == (2,) and run.source["added"] == 4
-    shape = jax.eval_shape(lambda key: train(world(), agent(), log(), key, steps=36, **recipe), KEY)[1]
+    shape = jax.eval_shape(lambda key: train(world(), recipe, key, steps=36), KEY)[1]
     assert shape["episode/return"].shape == (1,)
 
 
 def test_a_source_alone_counts_updates():
     """Without an environment nothing is observed or added, and a tick is one update."""
-    run, metrics = jax.jit(lambda key: fit(agent(), log(), key, steps=6, chunk=2))(KEY)
+    run, metrics = jax.jit(lambda key: fit(Recipe(agent(), log()), key, steps=6, chunk=2))(KEY)
     assert_array_equal(run.parts["learned"][:7, :3], [*([i, i, 0] for i in range(6)), [0, 0, 0]])
     assert not run.parts["seen_keys"].any()
     assert run.source["added"] == 0 and metrics["learn/two"].shape == (3,)
     quiet = replace(log(), note=None)
-    assert jax.eval_shape(lambda key: fit(agent(), quiet, key, steps=2), KEY)[1]["learn/two"].shape == (1,)
+    assert jax.eval_shape(lambda key: fit(Recipe(agent(), quiet), key, steps=2), KEY)[1]["learn/two"].shape == (1,)
     several = loop(None, Recipe(agent(), log(), ratio=3))
     assert several.frames == 3 and several.updates == 3
     assert loop(None, Recipe(agent(), log(), ratio=0)).frames == 1
 
 
 def test_chunks_and_periods_have_to_fit(one):
+    with pytest.raises(BadInput, match=f"steps is {TICK}, all of them within the warm-up of {TICK} frames"):
+        check_lengths(one, TICK, TICK)
+    one = one._replace(warmup=0)
     for steps, chunk in ((TICK, TICK), (TICK + 5, TICK), (4 * TICK, 2 * TICK)):
         check_lengths(one, steps, chunk)
     told = [

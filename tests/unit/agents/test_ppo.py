@@ -200,7 +200,7 @@ def test_a_step_is_adams_on_a_clipped_gradient(kind, start):
     agent = ppo.build(NAMES[kind], replace(CONFIG, decay_frames=400))
     batch, rule = rollout_of(kind), agent.rules["policy"]
     update = jax.jit(rule.update)
-    after, state, _ = update(start, rule.init(start), batch, CTX._replace(step=jnp.int32(100)))
+    after, state, _ = update(start, rule.init(start), batch, CTX._replace(clock=jnp.int32(100)))
     made = told(kind, start, batch, batch["obs"], batch["next_obs"], batch["reward"])
     flat = {n: jnp.asarray(x).reshape(T * N, *x.shape[2:]) for n, x in made.items() if n != "memory"}
     live = {name: start[name] for name in ("actor", "critic")}
@@ -212,7 +212,7 @@ def test_a_step_is_adams_on_a_clipped_gradient(kind, start):
     step = 3e-3 * (1 - 100 / 400) * (mu / 0.1) / (np.sqrt(nu / 0.001) + 1e-5)
     before, unravel = ravel_pytree(live)
     near(after, unravel(before - step))
-    late, _, _ = update(start, rule.init(start), batch, CTX._replace(step=jnp.int32(401)))
+    late, _, _ = update(start, rule.init(start), batch, CTX._replace(clock=jnp.int32(401)))
     same(late, start)
 
 

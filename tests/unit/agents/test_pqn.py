@@ -78,7 +78,7 @@ def test_steps_are_rectified_adams(start):
     """Eight of them: with momentum alone at first, and adapted once the variance can be trusted (Liu et al. 2020)."""
     agent = pqn.build(SPECS, replace(CONFIG, decay_frames=512))
     rule, batch = agent.rules["critic"], samples(start)
-    run = jax.jit(lambda parts, batch, step: rule.update(parts, rule.init(parts), batch, CTX._replace(step=step))[0])
+    run = jax.jit(lambda parts, batch, step: rule.update(parts, rule.init(parts), batch, CTX._replace(clock=step))[0])
     update = lambda parts, step: run(parts, BATCH, jnp.int32(step))
     x, unravel = ravel_pytree(start["critic"])
     slope = jax.jit(jax.grad(lambda x: loss(unravel(x), batch)[0]))
