@@ -9,7 +9,7 @@ Not here: equations (`jaxrl.equations`), networks (`jaxrl.nets`), anything that 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -24,9 +24,9 @@ from jaxrl.wide import Wide, approximate, saturated
 __all__ = [
     "Agent", "BadInput", "Batch", "Box", "Ctx", "Descent", "Discrete", "Env", "Envs", "Event", "Key", "Loss",
     "Metrics", "Parts", "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "Wide", "adam", "add", "also",
-    "batched", "below", "by_frames", "chain", "clipped", "describe", "each", "each_key", "epochs", "every", "first",
-    "fold", "happening", "inside", "mean", "minimise", "names", "nothing", "on", "repeat", "scoped", "shuffled",
-    "stateless", "track", "unknown", "when", "where",
+    "batched", "below", "by_frames", "chain", "clipped", "describe", "each", "each_key", "epochs", "every",
+    "everywhere", "first", "fold", "happening", "inside", "mean", "minimise", "names", "nothing", "on", "repeat",
+    "scoped", "shuffled", "stateless", "track", "unknown", "when", "where",
 ]  # fmt: skip
 
 PyTree = Any
@@ -689,6 +689,21 @@ def stateless(
         return {**parts, **{name: changed[name] for name in writes}}, state, metrics
 
     return Rule(lambda parts: (), update, tuple(dict.fromkeys((*writes, *reads))), writes)
+
+
+def everywhere(rule: Rule) -> Rule:
+    """The rule on the rollouts [T, N, ...] of all devices side by side, where there are several.
+
+    For a rule that counts what its batch holds, so that it counts the same on each device. `observe` rules are shown
+    all environments already.
+    """
+
+    def update(parts, state, batch, ctx):
+        if ctx.axis is not None:
+            batch = jax.lax.all_gather(batch, ctx.axis, axis=1, tiled=True)
+        return rule.update(parts, state, batch, ctx)
+
+    return replace(rule, update=update, around=(everywhere, rule))
 
 
 def track(source: str, target: str, tau: float | jax.Array) -> Rule:

@@ -352,9 +352,14 @@ def over_devices(env: Env, recipe: Recipe, devices: Sequence[Any] | None = None)
         devices: None takes all.
 
     Raises:
-        BadInput: the environments are not a multiple of the devices.
+        BadInput: the environments are not a multiple of the devices, or the recipe has events.
     """
     devices = jax.devices() if devices is None else list(devices)
+    for event in recipe.events:
+        raise BadInput(
+            f"event '{event.name}' learns from what one device's source holds, so that devices would differ: spread "
+            "seeds over devices, not environments."
+        )
     if recipe.num_envs % len(devices):
         raise BadInput(f"num_envs is {recipe.num_envs}, which {len(devices)} devices do not divide: choose a multiple.")
     share = replace(recipe, num_envs=recipe.num_envs // len(devices))

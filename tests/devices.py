@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,11 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 import envs
-from envs.core import scale_action
+from envs.core import scale_action, time_limit
 from jaxrl.agents import fast_td3, pqn
+from jaxrl.core import Env, Specs, TimeStep, first
 from jaxrl.loop import loop, over_devices
 from jaxrl.nets import MoE, net
 from jaxrl.nets.moe import expert_parallel
+from tests.small import small, specs
 
 KEY, TICKS = jax.random.key(4), 3
 
@@ -118,6 +121,43 @@ def experts() -> dict:
     }
 
 
+def noisy(given: Specs) -> Env:
+    """Random observations and rewards, episodes of at most four steps, of which some end the task."""
+    shape, dtype = given.observation.shape, given.observation.dtype
+
+    def obs(key):
+        bytes_ = lambda: jax.random.randint(key, shape, 0, 255).astype(dtype)
+        return bytes_() if dtype == jnp.uint8 else jax.random.normal(key, shape)
+
+    def step(key, action):
+        key = jax.random.fold_in(key, 1)
+        over = jax.random.uniform(key) < 0.1
+        return key, TimeStep(obs(key), jax.random.normal(key), over, jnp.bool_(False))
+
+    return time_limit(Env(lambda key: (key, first(obs(key))), step, replace(given, limit=None), "noisy"), 4)
+
+
+def replicated(name: str) -> dict:
+    """Leaves of what each device should hold alike that are apart after six ticks of an agent."""
+    run, _ = after(over_devices(noisy(specs(name)), small(name, num_envs=4)), 6)
+    alike = {"parts": run.parts, "rules": run.rules, "observe": run.observe, "step": run.step}
+    leaves = jax.tree_util.tree_leaves_with_path(alike)
+    finite = all(bool(jnp.isfinite(x).all()) for _, x in leaves if jnp.issubdtype(x.dtype, jnp.inexact))
+    return {"apart": [jax.tree_util.keystr(path) for path, leaf in leaves if not copies(leaf)], "finite": finite}
+
+
+def counted() -> dict:
+    """PPO's and REPPO's running statistics over two devices and on one, after ticks in which nothing is learned."""
+    gaps = []
+    for name, more in (("ppo", {"normalise": True}), ("reppo", {})):
+        made, env = small(name, num_envs=4, lr=0.0, **more), noisy(specs(name))
+        one, both = after(loop(env, made), 6)[0], after(over_devices(env, made), 6)[0]
+        parts = ("norm", "reward_norm") if name == "ppo" else ("norm",)
+        gaps += [apart(one.parts[part], both.parts[part]) for part in parts]
+    return {"apart": max(gaps), "count": float(both.parts["norm"].count)}
+
+
 if __name__ == "__main__":
-    found = {name: globals()[name]() for name in sys.argv[1:]}
+    asked = [word.partition(":") for word in sys.argv[1:]]
+    found = {name + colon + of: globals()[name](*[of] * bool(colon)) for name, colon, of in asked}
     print(json.dumps({"devices": jax.device_count(), **found}))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl.agents.common import at_least, continuous, falling, vector, within
-from jaxrl.core import Agent, BadInput, Batch, Discrete, Recipe, Specs, adam, epochs, minimise, on
+from jaxrl.core import Agent, BadInput, Batch, Discrete, Recipe, Specs, adam, epochs, everywhere, minimise, on
 from jaxrl.equations.distributions import categorical_entropy, categorical_log_prob, normal_entropy, normal_log_prob
 from jaxrl.equations.policies import clipped_value_loss, ppo_surrogate
 from jaxrl.equations.returns import gae
@@ -140,20 +140,24 @@ def build(specs: Specs, config: Config) -> Agent:
             for net, parameters, name in pairs
         )
 
-    def loss(live, frozen, batch, key):
-        output, value = outputs_of(live, batch)
-        flat = lambda x: x.reshape(-1, *x.shape[batch["reward"].ndim :])
-        output, value, batch = flat(output), flat(value)[:, 0], {k: flat(batch[k]) for k in LEARNED}
+    def standardised(parts, batch, ctx) -> Batch:
+        """A minibatch whose advantages have mean 0 and deviation 1, over all devices."""
         advantage = batch["advantage"]
         if advantage.size == 1:
             raise BadInput(
                 f"minibatches is {config.minibatches}, which leaves 1 sample each, whose advantage less its mean is 0: "
                 "choose fewer, or more num_envs or unroll."
             )
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        advantage = advantage - ctx.shared(advantage.mean())
+        return {**batch, "advantage": advantage / (jnp.sqrt(ctx.shared((advantage**2).mean())) + 1e-8)}
+
+    def loss(live, frozen, batch, key):
+        output, value = outputs_of(live, batch)
+        flat = lambda x: x.reshape(-1, *x.shape[batch["reward"].ndim :])
+        output, value, batch = flat(output), flat(value)[:, 0], {k: flat(batch[k]) for k in LEARNED}
         log_prob = jax.vmap(lambda o, a: log_prob_of(live["actor"], o, a))(output, batch["action"])
         surrogate = jax.vmap(ppo_surrogate, in_axes=(0, 0, 0, None))(
-            log_prob, batch["log_prob"], advantage, config.epsilon
+            log_prob, batch["log_prob"], batch["advantage"], config.epsilon
         )
         value_loss = jax.vmap(clipped_value_loss, in_axes=(0, 0, 0, None))(
             value, batch["value"], batch["target"], config.value_epsilon
@@ -173,14 +177,14 @@ def build(specs: Specs, config: Config) -> Agent:
     statistics = ("norm", "reward_norm") if config.normalise else ()
     # Over one vector: norm and Adam are then a few operations, not a dozen for each of many small arrays.
     descend = optax.flatten(adam(falling(config.lr, config.decay_frames), clip=config.clip, eps=1e-5))
-    learn = minimise(loss, descend, ("actor", "critic"))
+    learn = on(standardised, minimise(loss, descend, ("actor", "critic")))
     axis = "env" if config.gru else "sample"
     passes = epochs(config.epochs, config.minibatches, learn, axis)
     rules = {"policy": on(advantages, passes, ("actor", "critic", *statistics))}
     if config.normalise:
         # After the epochs, so that the first ratio is 1: rollout and update see the same statistics.
-        rules["norm"] = observation_statistics("norm")
-        rules["reward_norm"] = return_statistics(config.gamma, config.num_envs, "reward_norm")
+        rules["norm"] = everywhere(observation_statistics("norm"))
+        rules["reward_norm"] = everywhere(return_statistics(config.gamma, config.num_envs, "reward_norm"))
     told = lambda memory, extras, action: (memory, extras if choices else {**extras, "raw": action})
     return Agent(init, act, rules, memory=lambda: {"actor": actor.memory(), "critic": critic.memory()}, told=told)
 

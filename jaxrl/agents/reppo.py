@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxrl.agents import sac
 from jaxrl.agents.common import at_least, continuous, vector, within
-from jaxrl.core import Agent, BadInput, Recipe, Specs, adam, chain, epochs, minimise, on
+from jaxrl.core import Agent, BadInput, Recipe, Specs, adam, chain, epochs, everywhere, minimise, on
 from jaxrl.equations.categorical import cross_entropy, expected, hl_gauss
 from jaxrl.equations.distributions import tanh_normal_sample
 from jaxrl.equations.policies import soft_policy_loss
@@ -153,7 +153,7 @@ def build(specs: Specs, config: Config) -> Agent:
     learn = epochs(config.epochs, config.minibatches, chain(steps))
     rules = {
         "learn": on(returns, learn, reads=("actor", "critic", "log_alpha", "norm")),
-        "norm": observation_statistics(),  # after the epochs: rollout and update see the same statistics
+        "norm": everywhere(observation_statistics()),  # after the epochs: rollout and update see the same statistics
     }
     return Agent(init, act, rules)
 

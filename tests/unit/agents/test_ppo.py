@@ -156,10 +156,16 @@ def test_advantages_of_a_rollout(kind, agent, start):
     near(mapped(agent.rules["policy"], start, batch, CTX), wanted)
 
 
+def standardised(batch):
+    """As the loss is given it: `loss` here does it by itself, and that twice is once."""
+    advantage = np.asarray(batch["advantage"])
+    return {**batch, "advantage": (advantage - advantage.mean()) / advantage.std()}
+
+
 def test_the_loss_and_its_gradient(kind, agent, start):
     batch = samples(kind, start)
     live = {name: start[name] for name in ("actor", "critic")}
-    ours = lambda live: descent(agent.rules["policy"]).loss(live, {}, batch, KEY)
+    ours = lambda live: descent(agent.rules["policy"]).loss(live, {}, standardised(batch), KEY)
     (value, metrics), slope = jax.jit(jax.value_and_grad(ours, has_aux=True))(live)
     theirs = jax.jit(jax.value_and_grad(lambda live: loss(kind, live, batch), has_aux=True))(live)
     near(((value, metrics), slope), theirs)
@@ -172,7 +178,9 @@ def test_advantages_that_hardly_differ_are_not_magnified(kind, agent, start):
     """Beside 1e-8 a deviation of about as much counts half."""
     batch, live = samples(kind, start), {name: start[name] for name in ("actor", "critic")}
     batch["advantage"] = 1e-8 * batch["advantage"]
-    found = jax.jit(lambda: descent(agent.rules["policy"]).loss(live, {}, batch, KEY)[1]["surrogate"])()
+    minibatch = agent.rules["policy"].around[1].around[1]
+    given = mapped(minibatch, start, batch, CTX)
+    found = jax.jit(lambda: descent(minibatch).loss(live, {}, given, KEY)[1]["surrogate"])()
     near(found, jax.jit(lambda: loss(kind, live, batch))()[1]["surrogate"])
 
 
@@ -182,7 +190,7 @@ def test_terms_that_do_not_count(start, kind, left_out):
     batch, live = samples(kind, start), {name: start[name] for name in ("actor", "critic")}
     config = replace(CONFIG, **{left_out: None if left_out == "value_epsilon" else 0.0})
     total, metrics = jax.jit(
-        lambda: descent(ppo.build(NAMES[kind], config).rules["policy"]).loss(live, {}, batch, KEY)
+        lambda: descent(ppo.build(NAMES[kind], config).rules["policy"]).loss(live, {}, standardised(batch), KEY)
     )()
     _, parts = loss(kind, live, batch)
     of_value = parts["value"].mean()
@@ -326,7 +334,7 @@ def test_a_memory_runs_along_sequences_and_is_fresh_where_an_episode_began():
 
     live = {name: parts[name] for name in ("actor", "critic")}
     given = {**made, "value": made["value"] + 0.1}
-    ours = lambda live: descent(agent.rules["policy"]).loss(live, {}, given, KEY)[0]
+    ours = lambda live: descent(agent.rules["policy"]).loss(live, {}, standardised(given), KEY)[0]
     near(jax.jit(jax.value_and_grad(ours))(live), jax.jit(jax.value_and_grad(theirs))(live), together=True)
     for name, network in (("actor", actor), ("critic", critic)):
         parameters = parts["actor"]["net"] if name == "actor" else parts["critic"]
