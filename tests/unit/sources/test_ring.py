@@ -12,7 +12,7 @@ from jaxrl.core import BadInput
 from jaxrl.sources import ring as rings
 from jaxrl.sources.ring import Layout
 
-T, N, TICKS, SLOTS, GAMMA = 2, 3, 9, 10, 0.5
+T, N, TICKS, SLOTS, GAMMA = 3, 3, 6, 10, 0.5
 LENGTH = SLOTS + 1
 KEY = jax.random.key(5)
 
@@ -103,6 +103,9 @@ def test_what_is_held_is_what_the_lists_hold(world):
     assert_array_equal(rings.drawable(layout, ring, jnp.array(rows), jnp.array(cols)), there)
     held = sum(state != "dead" for nodes in columns for _, state, _ in nodes[-LENGTH:])
     assert rings.held(ring) == held
+    assert ring.rows == min(
+        max(len(nodes) + (nodes[-1][1] == "dead" and nodes[-2][1] == "last") for nodes in columns), LENGTH
+    )
     assert_array_equal(
         ring.head, [(len(nodes) - (nodes[-1][1] == "dead" and nodes[-2][1] == "on")) % LENGTH for nodes in columns]
     )
@@ -253,6 +256,12 @@ def test_ages_count_slots_written_since(full):
             assert later == 0
 
 
+def test_the_oldest_slots_are_those_from_the_head_on(full):
+    ring = full[1]
+    expected = (np.asarray(ring.head) + np.arange(3)[:, None]) % LENGTH
+    assert_array_equal(rings.oldest(LAYOUTS["stacks"], ring), expected)
+
+
 def test_rewards_and_discounts_of_steps():
     inside = jnp.array([[1, 1, 1], [1, 1, 0], [1, 0, 0]])
     reward = jnp.float32([[1, 2, 4], [1, 2, 4], [1, 2, 4]])
@@ -282,9 +291,9 @@ def test_the_size_of_a_ring():
         "age": ((12, N), "uint8"),
     }
     assert "age" not in rings.shapes(Layout(30, 4), example)
-    with pytest.raises(BadInput, match="at least 12 is"):
-        rings.shapes(Layout(9, 4), example)  # 4 slots a column, where two ticks of 2 and the newest take 5
-    assert rings.shapes(Layout(12, 4), example)["mark"].shape == (5, N)
+    with pytest.raises(BadInput, match="at least 18 is"):
+        rings.shapes(Layout(15, 4), example)  # 6 slots a column, where two ticks of 3 and the newest take 7
+    assert rings.shapes(Layout(18, 4), example)["mark"].shape == (7, N)
     with pytest.raises(BadInput, match="at most"):
         rings.shapes(Layout(2**31, 4), example)
 
@@ -296,5 +305,5 @@ def test_a_field_to_keep_and_a_stack_have_to_be_there():
     for obs in (jnp.zeros((T, N)), one):
         with pytest.raises(BadInput, match="no such stack"):
             rings.newest(Layout(30, 4, frames=3), obs)
-    assert_array_equal(rings.newest(Layout(30, 4, frames=2), jnp.arange(24.0).reshape(T, N, 4))[0, 1], [6, 7])
+    assert_array_equal(rings.newest(Layout(30, 4, frames=2), jnp.arange(36.0).reshape(T, N, 4))[0, 1], [6, 7])
     assert rings.newest(Layout(30, 4), one) is one
