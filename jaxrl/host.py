@@ -190,7 +190,7 @@ class Hosted:
         newest = _stacked(rows)
         place = locate(newest, obs, int(run.step), self.one.frames // self.recipe.unroll)
         if place:
-            raise NotFinite(place, run.parts)
+            raise NotFinite(place, run)
         return run._replace(last=jax.device_put(obs), memory=jax.device_put(memory)), newest
 
     def step(self, actions: np.ndarray) -> tuple[Step, PyTree, dict[str, np.ndarray]]:

@@ -19,7 +19,8 @@ def ppo_gru(specs: Specs) -> Recipe:
 def archived(agent: Agent) -> Agent:
     def init(key):
         parts = agent.init(key)
-        return {**parts, "best": {"actor": jax.tree.map(jnp.copy, parts["actor"]), "return": jnp.float32(-jnp.inf)}}
+        least = jnp.full((), jnp.finfo(jnp.float32).min)  # -inf would count as diverged
+        return {**parts, "best": {"actor": jax.tree.map(jnp.copy, parts["actor"]), "return": least}}
 
     def keep(parts, batch, ctx):
         found = jnp.where(batch["end"], batch["info"]["episode"]["return"], -jnp.inf).max()

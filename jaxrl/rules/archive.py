@@ -9,9 +9,11 @@ from jax.flatten_util import ravel_pytree
 
 from jaxrl.core import Key, Parts, PyTree, Rule, stateless
 
+EMPTY = jnp.finfo(jnp.float32).min  # of all numbers that a run may keep the least: an infinite one counts as diverged
+
 
 class Archive(NamedTuple):
-    """returns float32 [n], -inf where nothing is kept yet; members, the parts kept, with a leading [n]."""
+    """returns float32 [n], `EMPTY` where nothing is kept yet; members, the parts kept, with a leading [n]."""
 
     returns: jax.Array
     members: PyTree
@@ -20,7 +22,7 @@ class Archive(NamedTuple):
 def archive(parts: Parts, names: Sequence[str], size: int) -> Archive:
     """An empty archive for `size` copies of those parts."""
     room = lambda x: jnp.zeros((size, *x.shape), x.dtype)
-    return Archive(jnp.full(size, -jnp.inf), {name: jax.tree.map(room, parts[name]) for name in names})
+    return Archive(jnp.full(size, EMPTY, jnp.float32), {name: jax.tree.map(room, parts[name]) for name in names})
 
 
 def keep_best(part: str, names: Sequence[str]) -> Rule:
@@ -43,7 +45,7 @@ def keep_best(part: str, names: Sequence[str]) -> Rule:
 
 def like_them(kept: Archive, otherwise: PyTree, key: Key) -> PyTree:
     """A draw from a normal fitted to each parameter over what is kept; `otherwise` while that is fewer than two."""
-    filled = jnp.isfinite(kept.returns)
+    filled = kept.returns > EMPTY
     count = filled.sum()
     flat, like = ravel_pytree(otherwise)
     noise = like(jax.random.normal(key, flat.shape))  # of all at once: a draw for each would take seconds to compile

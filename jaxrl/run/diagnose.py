@@ -15,15 +15,15 @@ import numpy as np
 from jaxrl.core import Batch, Ctx, Parts, PyTree, Rule, batched, fold
 from jaxrl.loop import LEARN, OBSERVE, RATIO, REFRESH, SAMPLE, Run, happen
 from jaxrl.run.checkpoint import is_key, leaves
-from jaxrl.run.programs import Many, finite
+from jaxrl.run.programs import Many, finite, learned, of_run
 from jaxrl.transitions import Place, locate
 
 
 class Finding(NamedTuple):
-    """part; writer, the rule or event that wrote it, in words; step, the clock after the bad tick; batch that
-    the rule was given (empty for an event); bad, the first field of it that was not finite already, or None."""
+    """found, a part or a rule's state, and writer, the rule or event that wrote it, in words; step, the clock after the
+    bad tick; batch that the rule was given (empty for an event); bad, its first field that was not finite, or None."""
 
-    part: str
+    found: str
     writer: str
     step: int
     batch: Batch
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def first_bad(verdict: Mapping[str, Any]) -> tuple[str, int] | None:
-    """(part, row of the seed) of the first part that is not finite."""
+    """(name, row of the seed) of the first that is not finite."""
     for name, good in verdict.items():
         rows = np.atleast_1d(np.asarray(good))
         if not rows.all():
@@ -49,7 +49,7 @@ def one_seed(run: Run, row: int, many: bool) -> Run:
 def diagnose(runs: Many, run: Run, ticks: int) -> Place | Finding | None:
     """What spoils a chunk of one seed that begins finite: the first place of what was collected that is not finite, or
     the rule or event that wrote such a part, whichever came first; None where all stays finite."""
-    collect, learn, check = jax.jit(runs.one.collect), jax.jit(runs.one.learn), jax.jit(finite)
+    collect, learn, check = (jax.jit(fn) for fn in (runs.one.collect, runs.one.learn, lambda run: finite(of_run(run))))
     recipe = runs.recipe
     if recipe.starts is not None:
         envs = batched(runs.env, recipe.num_envs, recipe.starts)
@@ -61,18 +61,18 @@ def diagnose(runs: Many, run: Run, ticks: int) -> Place | Finding | None:
         if place:
             return place
         run, _ = learn(ready, transitions)
-        if first_bad(check(run.parts)):
+        if first_bad(check(run)):
             return next(culprits(runs, ready, transitions), None)
         for i, event in enumerate(recipe.events):
             if int(run.step) % event.period == 0:
                 run, _ = jax.jit(happen, static_argnums=(1, 2))(run, i, event)
-                if bad := first_bad(check(run.parts)):
+                if bad := first_bad(check(run)):
                     return Finding(bad[0], f"event '{event.name}'", int(run.step), {}, None)
     return None
 
 
 def culprits(runs: Many, run: Run, transitions: Batch) -> Iterator[Finding]:
-    """One tick's learning, rule by rule, with the keys that the loop gives: each rule that leaves a part not finite."""
+    """One tick's learning, rule by rule, with the keys that the loop gives: each that leaves something not finite."""
     agent, source, frames = runs.recipe.agent, runs.recipe.source, runs.one.frames
     began, after = run.step - frames, int(run.step)
     stream = lambda which: fold(fold(run.key, began), which)
@@ -96,7 +96,7 @@ def culprits(runs: Many, run: Run, transitions: Batch) -> Iterator[Finding]:
 
 
 def apply(rules: Mapping[str, Rule], parts: Parts, states: PyTree, batch: Batch, ctx: Ctx, after: int):
-    """The rules in order, as `chain` runs them: yields a Finding and stops at the first that spoils a part.
+    """The rules in order, as `chain` runs them: yields a Finding and stops at the first that spoils something.
 
     Args:
         after: the clock after the tick.
@@ -107,7 +107,7 @@ def apply(rules: Mapping[str, Rule], parts: Parts, states: PyTree, batch: Batch,
             parts, states[name], batch, ctx._replace(key=fold(ctx.key, i))
         )
         metrics |= {f"{name}/{metric}": value for metric, value in found.items()}
-        bad = first_bad(finite(parts))
+        bad = first_bad(finite(learned(parts, {name: states[name]})))
         if bad:
             yield Finding(bad[0], f"rule '{name}'", after, batch, spoilt(batch))
             return parts, states, metrics, True

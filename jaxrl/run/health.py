@@ -17,7 +17,7 @@ from jaxrl.loop import Run
 from jaxrl.run import checkpoint
 from jaxrl.run.diagnose import Finding, diagnose, dump, first_bad, one_seed
 from jaxrl.run.directory import Home
-from jaxrl.run.programs import Many, Programs
+from jaxrl.run.programs import Many, Programs, learned, of_run
 from jaxrl.transitions import NOT_FINITE, NotFinite, Place
 
 BOUND = "lower its learning rate or bound its loss"
@@ -95,19 +95,20 @@ class Health:
         bad = self.bad(run, metrics)
         if bad:
             began = self.played(step - self.chunk)
-            for row, part in bad.items():
-                self.report(row, *self.cause(row, part, began, step), step)
+            for row, found in bad.items():
+                self.report(row, *self.cause(row, found, began, step), step)
         if not self.lost:
             return run
         gone = np.array([seed in self.lost for seed in self.runs.seeds])
         return run._replace(parts=self.choose(gone, before, run.parts))
 
     def bad(self, run: Run, metrics: Metrics) -> dict[int, str | None]:
-        """The rows of seeds that have just diverged, with a part that is not finite; None if that is something else."""
+        """The rows of seeds that have just diverged, with what is not finite of `of_run`; None if that is other."""
         collected = np.atleast_1d(jax.device_get(metrics.get(NOT_FINITE, jnp.zeros(len(self.runs.seeds))))) > 0
-        verdict = {name: np.atleast_1d(good) for name, good in jax.device_get(self.programs.finite(run.parts)).items()}
-        parts = {row: first_bad({name: good[row] for name, good in verdict.items()}) for row in self.rows()}
-        return {row: part and part[0] for row, part in parts.items() if part or collected[row]}
+        verdict = jax.device_get(self.programs.finite(of_run(run)))
+        verdict = {name: np.atleast_1d(good) for name, good in verdict.items()}
+        found = {row: first_bad({name: good[row] for name, good in verdict.items()}) for row in self.rows()}
+        return {row: bad and bad[0] for row, bad in found.items() if bad or collected[row]}
 
     def report(self, row: int, cause: str, remedy: str, step: int) -> None:
         """Say of a seed that it is lost; raise `Diverged` where it was the last one."""
@@ -132,7 +133,7 @@ class Health:
 
     def hosted(self, error: NotFinite) -> Diverged:
         """The same of what a simulator on the host gave or was given, which is known without playing it again."""
-        spoilt = first_bad(self.programs.finite(error.parts))
+        spoilt = first_bad(self.programs.finite(of_run(error.run)))
         return self.diverged(*(self.cause(0, spoilt[0], None, error.place.step) if spoilt else blame(error.place, "")))
 
     def played(self, step: int) -> Run | None:
@@ -150,10 +151,11 @@ class Health:
             self.say(f"It cannot be played again ({str(error).splitlines()[0]}).")
             return None
 
-    def cause(self, row: int, part: str | None, began: Run | None, step: int) -> tuple[str, str]:
+    def cause(self, row: int, found: str | None, began: Run | None, step: int) -> tuple[str, str]:
         """(what spoilt a seed, a remedy), in words.
 
         Args:
+            found: as `bad` has it.
             began: the run at the beginning of the bad chunk.
         """
         seed = f" (seed {self.runs.seeds[row]})" if self.runs.batched else ""
@@ -165,10 +167,10 @@ class Health:
             return self.told(finding, seed, row)
         again = "cannot be played again" if began is None else "did not happen again when played alone"
         again += " on the host" if self.runs.on_host else ""
-        if part is None:
+        if found is None:
             return f"what was collected before step {step} is not finite{seed}, which {again}", MEND
-        what = f"part '{part}' is not finite at step {step}{seed}"
-        return f"{what}; it is written by {self.writers(part)}, which {again}", BOUND
+        what = f"{found} is not finite at step {step}{seed}"
+        return f"{what}; it is written by {self.writers(found)}, which {again}", BOUND
 
     def told(self, finding: Finding, seed: str, row: int) -> tuple[str, str]:
         """A finding in words, and its batch in a file."""
@@ -179,13 +181,14 @@ class Health:
             path = path.with_stem(f"{path.stem}-{self.runs.seeds[row]}") if self.runs.batched else path
             dump(finding.batch, path)
             batch = f"; its batch is in {path}"
-        cause = f"part '{finding.part}' is not finite at step {finding.step}{seed}: {finding.writer} wrote it{source}"
+        cause = f"{finding.found} is not finite at step {finding.step}{seed}: {finding.writer} wrote it{source}"
         return cause + batch, "mend the environment or the source" if finding.bad else BOUND
 
-    def writers(self, part: str) -> str:
+    def writers(self, found: str) -> str:
         agent = self.runs.recipe.agent
         rules = {**agent.observe, **agent.rules}
-        return " and ".join(f"rule '{name}'" for name, rule in rules.items() if part in rule.writes) or "an event"
+        by = lambda name, rule: found in learned(dict.fromkeys(rule.writes), {name: ()})
+        return " and ".join(f"rule '{name}'" for name, rule in rules.items() if by(name, rule)) or "an event"
 
 
 def blame(place: Place, seed: str) -> tuple[str, str]:

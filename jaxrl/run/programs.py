@@ -1,7 +1,7 @@
 """The compiled programs of a run: each is lowered and compiled once, before the first chunk, and its time is known."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +57,26 @@ def many(env: Env | Host, recipe: Recipe, seed: int, seeds: int) -> Many:
     return Many(env, recipe, one, one if seeds == 1 else over_seeds(one), tuple(range(seed, seed + seeds)))
 
 
-def finite(parts: Parts) -> dict[str, jax.Array]:
-    """bool [] for each part: every number in it is finite."""
+def learned(parts: Parts, states: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """Parts, and the states of rules, by what they are called in a sentence.
+
+    An optimiser's moments may overflow where no parameter does: what they belong to would never move again.
+    """
+    named = {f"part '{name}'": part for name, part in parts.items()}
+    return named | {f"the state of rule '{name}'": state for name, state in states.items()}
+
+
+def of_run(run: Run) -> dict[str, PyTree]:
+    """All that the rules of a run have `learned`."""
+    return learned(run.parts, {**run.observe, **run.rules})
+
+
+def finite(found: dict[str, PyTree]) -> dict[str, jax.Array]:
+    """bool [] for each name: every number there is finite."""
     inexact = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)
     return {
         name: jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(part) if inexact(x)] or [True]))
-        for name, part in parts.items()
+        for name, part in found.items()
     }
 
 
@@ -76,7 +90,7 @@ class Programs:
 
     init: Callable[[jax.Array], Run]
     chunk: Callable[[Run], tuple[Run, PyTree]]
-    finite: Callable[[Parts], dict[str, jax.Array]]
+    finite: Callable[[dict[str, PyTree]], dict[str, jax.Array]]
     evaluate: Callable[[Parts, jax.Array, Wide], PyTree] | None
     compile_seconds: float
     fault: Callable[[], str | None] = lambda: None
@@ -100,7 +114,7 @@ def compiled(runs: Many, ticks: int, episodes: int, fresh: bool) -> Programs:
     return Programs(
         init=ahead(runs.loop.init, keys) if fresh else jax.jit(runs.loop.init),
         chunk=chunk,
-        finite=ahead(lambda parts: runs.each(finite, parts), shapes.parts),
+        finite=ahead(lambda found: runs.each(finite, found), of_run(shapes)),
         evaluate=None if endless else score,
         compile_seconds=time.perf_counter() - began,
         **host,

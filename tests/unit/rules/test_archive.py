@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxrl.core import Ctx
-from jaxrl.rules.archive import Archive, archive, keep_best, like_them
+from jaxrl.rules.archive import EMPTY, Archive, archive, keep_best, like_them
 
 CTX = Ctx(jax.random.key(0), jnp.int32(0))
 PARTS = {"actor": {"w": jnp.float32([[1, 2], [3, 4]])}, "std": jnp.float32(0.5), "critic": jnp.zeros(3)}
@@ -15,7 +15,7 @@ PARTS = {"actor": {"w": jnp.float32([[1, 2], [3, 4]])}, "std": jnp.float32(0.5),
 
 def test_an_archive_begins_empty():
     kept = archive(PARTS, ("actor", "std"), 3)
-    assert_array_equal(kept.returns, [-np.inf] * 3)
+    assert_array_equal(kept.returns, [EMPTY] * 3)
     assert jax.tree.map(jnp.shape, kept.members) == {"actor": {"w": (3, 2, 2)}, "std": (3,)}
     assert not any(leaf.any() for leaf in jax.tree.leaves(kept.members))
 
@@ -49,7 +49,7 @@ def test_the_best_episode_of_a_tick_takes_the_place_of_the_least(returns, end, e
 
 def test_nothing_is_drawn_from_fewer_than_two():
     like = {"w": jnp.float32([1, 2])}
-    for returns in ([-jnp.inf] * 3, [4, -jnp.inf, -jnp.inf]):
+    for returns in ([EMPTY] * 3, [4, EMPTY, EMPTY]):
         kept = Archive(jnp.float32(returns), {"w": jnp.full((3, 2), 7.0)})
         assert_array_equal(like_them(kept, like, CTX.key)["w"], like["w"])
 
@@ -57,7 +57,7 @@ def test_nothing_is_drawn_from_fewer_than_two():
 def test_draws_have_the_mean_and_spread_of_what_is_kept():
     """Of three places two are filled, and what the third holds is not looked at."""
     w = np.array([[1.0, 5.0], [100.0, 100.0], [3.0, 5.0]], np.float32)
-    kept = Archive(jnp.float32([4, -jnp.inf, -2]), {"w": jnp.array(w)})
+    kept = Archive(jnp.float32([4, EMPTY, -2]), {"w": jnp.array(w)})
     otherwise = {"w": jnp.zeros(2)}
     draws = np.asarray(jax.vmap(lambda key: like_them(kept, otherwise, key)["w"])(jax.random.split(CTX.key, 2000)))
     assert_allclose(draws.mean(axis=0), [2, 5], atol=0.12)

@@ -5,9 +5,10 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxrl.core import Agent, Box, Env, Recipe, Specs, TimeStep, first, stateless
+from jaxrl.core import Agent, Box, Env, Recipe, Specs, TimeStep, first, minimise, stateless
 from jaxrl.loop import loop
 from jaxrl.run import Diverged, checkpoint, execute, load
 from jaxrl.run.evaluation import returns, saved
@@ -95,6 +96,30 @@ def test_the_run_stops_at_the_chunk_and_names_the_place(tmp_path, env, act, fiel
     steps = [int(path.name) for path in checkpoint.published(tmp_path / "checkpoints")]
     assert max(steps) <= step <= max(steps) + 30  # never called good, not even where a chunk ends with it
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "place"),
+    [
+        (world(reward=lambda value, x: jnp.where(x[0] > FAR, 1e22, value)), r"'reward' of environment \d is 1e\+22"),
+        (world(obs=lambda value, x: jnp.where(x[0] > FAR, -3e19, value)), r"'next_obs/place' .* is -3e\+19"),
+        (world(begins=lambda value, x: jnp.where(x[0] > FAR, 1e38, value)), r"'obs/place' of environment \d is 1e\+38"),
+    ],
+    ids=["a reward", "a step's observation", "a reset's observation"],
+)
+def test_what_cannot_be_squared_is_named_where_it_enters(tmp_path, env, place):
+    with pytest.raises(Diverged, match=rf"^{place}, too large to be squared, at step \d+: the environment gave it"):
+        execute(env, watching(), tmp_path, settings(600, chunk=30), ABOUT)
+
+
+def test_moments_of_an_optimiser_that_overflow_are_found(tmp_path):
+    """A gradient of 1e20 is finite, its square is not, and Adam would never move that parameter again."""
+    steep = lambda live, frozen, batch, key: (1e20 * live["w"].sum(), {})
+    made = linear()
+    init = lambda key: {**made.agent.init(key), "w": jnp.zeros(3)}
+    agent = replace(made.agent, init=init, rules={"steep": minimise(steep, optax.adam(0.1), "w")})
+    with pytest.raises(Diverged, match=r"^the state of rule 'steep' is not finite at step 2: rule 'steep' wrote it"):
+        execute(walk(), replace(made, agent=agent), tmp_path, settings(), ABOUT)
 
 
 def test_the_end_of_a_simulation_that_blew_up_is_no_fault(tmp_path):
