@@ -25,8 +25,8 @@ __all__ = [
     "Agent", "BadInput", "Batch", "Box", "Ctx", "Descent", "Discrete", "Env", "Envs", "Event", "Key", "Loss",
     "Metrics", "Parts", "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "Wide", "adam", "add", "also",
     "batched", "below", "by_frames", "chain", "clipped", "describe", "each", "each_key", "epochs", "every",
-    "everywhere", "first", "fold", "happening", "inside", "mean", "minimise", "names", "nothing", "on", "repeat",
-    "scoped", "shuffled", "stateless", "track", "unknown", "when", "where",
+    "everywhere", "first", "fold", "goes_on", "happening", "inside", "mean", "minimise", "names", "nothing", "on",
+    "repeat", "scoped", "shuffled", "stateless", "track", "unknown", "when", "where",
 ]  # fmt: skip
 
 PyTree = Any
@@ -790,6 +790,13 @@ def mean(x: jax.Array, batch: Batch) -> jax.Array:
     return jnp.where(weight > 0, weight * x, 0).sum() / jnp.maximum((weight > 0).sum(), 1)
 
 
+def goes_on(batch: Batch) -> jax.Array:
+    """bool, of the shape of `end` where there is one: the discount is not 0, of several agents for any."""
+    going = batch["discount"] != 0
+    beyond = going.ndim - (batch["end"].ndim if "end" in batch else going.ndim)
+    return going.any(axis=tuple(range(-beyond, 0))) if beyond else going
+
+
 def where(mask: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
     """`jnp.where` over pytrees whose leaves lead with the axes of `mask`."""
 
@@ -810,12 +817,27 @@ def fold(key: Key, index: int | jax.Array | Wide) -> Key:
     return jax.random.fold_in(key, index)
 
 
+# Up to this bound `below` scales numbers of 23 bits, so that chances differ by 1/64 of themselves at most. Beyond, it
+# scales words of 32 bits, of which an integer has 2^32 / bound, rounded down or up.
+SCALED = 1 << 17
+
+
 def below(key: Key, shape: tuple[int, ...], bound: int | jax.Array) -> jax.Array:
-    """Integers uniform on 0 .. bound - 1, int32, near enough for bounds up to 2^23.
+    """Integers uniform on 0 .. bound - 1, int32, for bounds up to 2^31 - 1: see `SCALED` for how nearly.
 
     Of one draw, where `jax.random.randint` makes two and divides: each draw is 0.3 s of compilation on a CPU.
     """
-    return jnp.minimum(jax.random.uniform(key, shape) * bound, bound - 1).astype(jnp.int32)
+    bits = jax.random.bits(key, shape, jnp.uint32)
+    few = jnp.minimum((bits >> 9).astype(jnp.float32) * 2.0**-23 * bound, bound - 1).astype(jnp.int32)
+    if isinstance(bound, int) and bound <= SCALED:
+        return few
+    # The high word of bits * bound, of halves of 16 bits: no 64-bit integers are needed.
+    bound = jnp.asarray(bound, jnp.uint32)
+    low, high, small, large = bits & 0xFFFF, bits >> 16, bound & 0xFFFF, bound >> 16
+    middle = high * small + (low * small >> 16)
+    crossed = low * large + (middle & 0xFFFF)
+    many = high * large + (middle >> 16) + (crossed >> 16)
+    return jnp.where(bound <= SCALED, few, many.astype(jnp.int32))
 
 
 def each_key(key: Key, n: int, first: int | jax.Array = 0) -> Key:

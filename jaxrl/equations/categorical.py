@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrl.equations.values import reached
+
 
 def symlog(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """sign(x) log(1 + |x|)  (Hafner et al. 2023, eq. 9)."""
@@ -58,7 +60,8 @@ def clipped_distribution(
     `clipped_q_target` for value distributions, as SimbaV2 and XQC take it; what is beyond the bins counts as outermost.
     """
     least = jax.vmap(expected, in_axes=(0, None))(logits_t, bins).argmin()
-    return projected(reward_t + discount_t * (bins + entropy_bonus), jax.nn.softmax(logits_t[least]), bins)
+    values, chances = bins + reached(discount_t, entropy_bonus), jax.nn.softmax(reached(discount_t, logits_t[least]))
+    return projected(reward_t + discount_t * values, chances, bins)
 
 
 def cross_entropy(logits: Float[Array, "n"], probabilities: Float[Array, "n"]) -> Float[Array, ""]:
@@ -67,8 +70,17 @@ def cross_entropy(logits: Float[Array, "n"], probabilities: Float[Array, "n"]) -
 
 
 def expected(logits: Float[Array, "n"], bins: Float[Array, "n"]) -> Float[Array, ""]:
-    """The mean of softmax(logits) over the bins."""
-    return jax.nn.softmax(logits) @ bins
+    """The mean of softmax(logits) over the bins.
+
+    It is summed by pairs from either end, by how far the two bins, and their two chances, are apart. Chances that are
+    alike around the middle therefore leave exactly 0 of bins that lie around 0, however wide these are; bins that are
+    each other's opposites but for rounding, as in `symexp(jnp.linspace(-20, 20, 255))`, count as opposites.
+    """
+    p, half = jax.nn.softmax(logits), bins.shape[0] // 2
+    apart, level = bins - bins[::-1], bins + bins[::-1]
+    innermost = jnp.abs(apart[-half % bins.shape[0]])
+    level = jnp.where(jnp.abs(level) <= 1e-4 * jnp.maximum(jnp.abs(apart), innermost), 0.0, level)
+    return ((p - p[::-1]) @ apart + (p + p[::-1]) @ level) / 4
 
 
 @jax.custom_jvp

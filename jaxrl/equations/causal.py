@@ -18,13 +18,21 @@ def standardised(x: Float[Array, "N n"], weight: Float[Array, "N"]) -> Float[Arr
     return jnp.where(std > 1e-6, centred / jnp.maximum(std, 1e-6), 0.0)
 
 
+def products(
+    x: Float[Array, "N n"], y: Float[Array, "N m"], weight: Float[Array, "N"]
+) -> tuple[Float[Array, "n n"], Float[Array, "n m"]]:
+    """The weighed means of x x' and x y'. Rows of weight 0 are not looked at."""
+    share = weight / jnp.maximum(weight.sum(), 1e-9)
+    x, y = (jnp.where(weight[:, None] > 0, z, 0.0) for z in (x, y))
+    return jnp.einsum("k,ki,kj->ij", share, x, x), jnp.einsum("k,ki,kj->ij", share, x, y)
+
+
 def least_squares(
     x: Float[Array, "N n"], y: Float[Array, "N m"], weight: Float[Array, "N"], ridge: float = 1e-4
 ) -> Float[Array, "m n"]:
     """The coefficients of each column of y on all of x, without a constant; `ridge` decides between equal columns."""
-    share = weight / jnp.maximum(weight.sum(), 1e-9)
-    gram = jnp.einsum("k,ki,kj->ij", share, x, x) + ridge * jnp.eye(x.shape[1])
-    return jnp.linalg.solve(gram, jnp.einsum("k,ki,kj->ij", share, x, y)).T
+    gram, moment = products(x, y, weight)
+    return jnp.linalg.solve(gram + ridge * jnp.eye(x.shape[1]), moment).T
 
 
 def lasso(
@@ -35,8 +43,7 @@ def lasso(
     steps: int = 200,
 ) -> Float[Array, "m n"]:
     """Coefficients of least half the squared error and `penalty` times their absolute sum  (Beck & Teboulle 2009)."""
-    share = weight / jnp.maximum(weight.sum(), 1e-9)
-    gram, moment = jnp.einsum("k,ki,kj->ij", share, x, x), jnp.einsum("k,ki,kj->ij", share, x, y)
+    gram, moment = products(x, y, weight)
     rate = 1 / jnp.maximum(jnp.linalg.eigvalsh(gram)[-1], 1e-6)
     shrink = lambda w: jnp.sign(w) * jnp.maximum(jnp.abs(w) - rate * penalty, 0)
 

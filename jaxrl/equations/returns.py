@@ -1,13 +1,15 @@
 """Returns and advantages along one sequence of length T.
 
 `reward_t` and `discount_t` belong to the step from x_{t-1} to x_t, as in Sutton and Barto; `discount_t` already holds
-gamma, and is 0 where the step terminated. `cut_t` is True where the sequence breaks off (a time limit): nothing is
-accumulated across it, and the value of what would have followed still counts.
+gamma, and is 0 where the step terminated: nothing that follows is looked at then. `cut_t` is True where the sequence
+breaks off (a time limit): nothing is accumulated across it, and the value of what would have followed still counts.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from jaxrl.equations.values import reached
 
 
 def n_step_return(
@@ -15,7 +17,7 @@ def n_step_return(
 ) -> Float[Array, ""]:
     """r_1 + d_1 r_2 + d_1 d_2 r_3 + ... + (d_1 ... d_n) v_n  (Sutton and Barto 2018, eq. 7.1). Returns float32 []."""
     before = jnp.concatenate([jnp.ones(1), jnp.cumprod(discount_t)])
-    return (before[:-1] * reward_t).sum() + before[-1] * value_n
+    return (before[:-1] * reached(before[:-1], reward_t)).sum() + before[-1] * reached(before[-1], value_n)
 
 
 def lambda_returns(
@@ -37,7 +39,7 @@ def lambda_returns(
     def back(following, step):
         reward, discount, value, cut = step
         carried = jnp.where(cut, value, (1 - lambda_) * value + lambda_ * following)
-        total = reward + discount * carried
+        total = reward + discount * reached(discount, carried)
         return total, total
 
     return jax.lax.scan(back, value_t[-1], (reward_t, discount_t, value_t, cut_t), reverse=True)[1]
@@ -60,12 +62,12 @@ def gae(
         float32 [T], the advantage of each step.
     """
     cut_t = jnp.zeros(reward_t.shape, bool) if cut_t is None else cut_t
-    delta_t = reward_t + discount_t * value_t - value_tm1
+    delta_t = reward_t + discount_t * reached(discount_t, value_t) - value_tm1
     decay_t = jnp.where(cut_t, 0.0, discount_t * lambda_)
 
     def back(following, step):
         delta, decay = step
-        advantage = delta + decay * following
+        advantage = delta + decay * reached(decay, following)
         return advantage, advantage
 
     return jax.lax.scan(back, jnp.zeros_like(delta_t[0]), (delta_t, decay_t), reverse=True)[1]

@@ -1,19 +1,31 @@
-"""Targets of value learning, for one transition; `discount_t` holds gamma and is 0 where the step terminated."""
+"""Targets of value learning, for one transition; `discount_t` holds gamma and is 0 where the step terminated.
+
+Where it is 0 nothing that follows is looked at, were it NaN.
+"""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
+
+
+def reached(discount_t: Shaped[Array, "..."], following: Float[Array, "..."] | float) -> Float[Array, "..."]:
+    """What follows, and 0 where the discount is 0: NaN times 0 would be NaN.
+
+    It selects before it multiplies, `discount_t * reached(discount_t, v)`, so that a sum with that product stays one
+    operation of the processor and its bits are those without the selection.
+    """
+    return jnp.where(discount_t != 0, following, 0.0)
 
 
 def td_target(reward_t: Float[Array, ""], discount_t: Float[Array, ""], value_t: Float[Array, ""]) -> Float[Array, ""]:
     """r + d v(x')  (Sutton and Barto 2018, eq. 6.2)."""
-    return reward_t + discount_t * value_t
+    return reward_t + discount_t * reached(discount_t, value_t)
 
 
 def q_target(
     reward_t: Float[Array, ""], discount_t: Float[Array, ""], q_t: Float[Array, "actions"]
 ) -> Float[Array, ""]:
     """r + d max_a q(x', a)  (Watkins 1989; with a target network, Mnih et al. 2015)."""
-    return reward_t + discount_t * q_t.max()
+    return td_target(reward_t, discount_t, q_t.max())
 
 
 def double_q_target(
@@ -23,7 +35,7 @@ def double_q_target(
     q_t_online: Float[Array, "actions"],
 ) -> Float[Array, ""]:
     """r + d q_target(x', argmax_a q_online(x', a))  (van Hasselt et al. 2016, eq. 4)."""
-    return reward_t + discount_t * q_t_target[q_t_online.argmax()]
+    return td_target(reward_t, discount_t, q_t_target[q_t_online.argmax()])
 
 
 def clipped_q_target(
@@ -33,7 +45,7 @@ def clipped_q_target(
     entropy_bonus: float | Float[Array, ""] = 0.0,
 ) -> Float[Array, ""]:
     """r + d (min_i q_i(x', a') + bonus)  (Fujimoto et al. 2018, eq. 10; bonus = -alpha log pi in SAC, eq. 5)."""
-    return reward_t + discount_t * (q_t.min() + entropy_bonus)
+    return td_target(reward_t, discount_t, q_t.min() + entropy_bonus)
 
 
 def sarsa_target(reward_t: Float[Array, ""], discount_t: Float[Array, ""], q_t_a: Float[Array, ""]) -> Float[Array, ""]:

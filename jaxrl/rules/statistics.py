@@ -9,14 +9,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.core import Rule, stateless
+from jaxrl.core import Rule, goes_on, stateless
+
+WINDOW = 2**22  # times as many samples as are added at once are remembered at least
 
 
 class Moments(NamedTuple):
-    """mean and m2 (sum of squared deviations), float32 of one item's shape; count, float32 [].
-
-    A float32 counts single samples up to 2^24 and then stands still, as a running window of that length would.
-    """
+    """mean and m2 (sum of squared deviations), float32 of one item's shape; count, float32 []."""
 
     mean: jax.Array
     m2: jax.Array
@@ -33,16 +32,24 @@ def variance(m: Moments) -> jax.Array:
 
 
 def merge(m: Moments, x: jax.Array, weight: jax.Array) -> Moments:
-    """The moments with samples x `[..., *shape]` of weights `[...]` (0 or 1) added  (Chan et al. 1979, eq. 2.1)."""
+    """The moments with samples x `[..., *shape]` of weights `[...]` (0 or 1) added  (Chan et al. 1979, eq. 2.1).
+
+    Samples of weight 0 are not looked at. Once those added are fewer than one in `WINDOW`, which a float32 sum over all
+    would round away, the count stands still and as much is forgotten as is added: a running window.
+    """
     x = x.reshape(-1, *m.mean.shape).astype(jnp.float32)
     weight = weight.reshape(-1, *(1 for _ in m.mean.shape)).astype(jnp.float32)
+    x = jnp.where(weight > 0, x, 0.0)
     count = weight.sum()
     center = (weight * x).sum(axis=0) / jnp.maximum(count, 1)
     m2 = (weight * (x - center) ** 2).sum(axis=0)
-    total = m.count + count
+    full = count < m.count / WINDOW
+    total = m.count + jnp.where(full, 0.0, count)
     share = count / jnp.maximum(total, 1)
     delta = center - m.mean
-    return Moments(m.mean + delta * share, m.m2 + m2 + delta**2 * m.count * share, total)
+    grown = m.m2 + m2 + delta**2 * m.count * share
+    replaced = m.m2 + (m2 + delta**2 * m.count * share - m.m2 * share)
+    return Moments(m.mean + delta * share, jnp.where(full, replaced, grown), total)
 
 
 def normalise(m: Moments, x: jax.Array, clip: float | None = None) -> jax.Array:
@@ -65,11 +72,14 @@ def scale(m: Moments, x: jax.Array) -> jax.Array:
 
 
 def observation_statistics(part: str = "norm") -> Rule:
-    """Count every observation once: what each step led to, and what each episode began with. A batch is `[T, N]`."""
+    """Count every observation once: what each step led to, and what each episode began with. A batch is `[T, N]`.
+
+    What a step led to where the task terminated is not counted: nobody acts on it or learns from it.
+    """
 
     def count(parts, batch, ctx):
         starts = batch["info"]["episode"]["length"] == 1
-        m = merge(parts[part], batch["next_obs"], jnp.ones_like(batch["end"]))
+        m = merge(parts[part], batch["next_obs"], goes_on(batch))
         return {part: merge(m, batch["obs"], starts)}, {}
 
     return stateless(count, writes=part)

@@ -115,3 +115,37 @@ def test_quantiles_pay_by_their_own_share_above_and_below(kappa):
     assert_allclose(slopes[0], of_quantile, rtol=1e-4, atol=1e-6)
     assert_allclose(slopes[1], of_target, rtol=1e-4, atol=1e-6)
     assert_allclose(quantile_huber(quantiles, targets), pairwise(quantiles, targets, 1.0)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "n", "wide"),
+    [(-20.0, 20.0, 255, True), (-10.0, 10.0, 65, True), (-5.0, 5.0, 101, False), (-20.0, 20.0, 256, True)],
+    ids=["the issue's", "MR.Q's", "SimbaV2's", "an even number"],
+)
+def test_equal_logits_expect_exactly_0_of_bins_around_0(low, high, n, wide):
+    """However wide the bins are, were they made by rounding; and shifted by one bin the mean is that of doubles."""
+    bins = jnp.linspace(low, high, n)
+    bins = categorical.symexp(bins) if wide else bins
+    one = jax.jit(categorical.expected)
+    assert one(jnp.zeros(n), bins) == 0 == one(jnp.full(n, -3.7), bins)
+    assert (jax.vmap(one, (0, None))(jnp.zeros((3, n)), bins) == 0).all()
+    half = np.random.default_rng(0).normal(size=(n + 1) // 2)
+    logits = jnp.float32(np.concatenate([half[: n // 2], half[::-1]]))
+    assert abs(one(logits, bins)) <= 1e-8 * bins[-1]  # a vector's last exponentials may be other ones
+    shifted = np.roll(np.linspace(-3, 3, n), 1)
+    p = np.exp(shifted) / np.exp(shifted).sum()
+    assert_allclose(one(jnp.float32(shifted), bins), p @ np.asarray(bins, np.float64), rtol=1e-4)
+
+
+def test_bins_on_one_side_of_0_have_their_mean():
+    bins = jnp.linspace(0.0, 150.0, 151)
+    assert_allclose(categorical.expected(jnp.zeros(151), bins), 75, rtol=1e-6)
+    assert_allclose(categorical.expected(jnp.zeros(1), jnp.float32([3])), 3)
+
+
+def test_behind_a_discount_of_0_is_no_distribution_to_look_at():
+    bins, r = jnp.linspace(-2.0, 2.0, 5), jnp.float32(0.5)
+    target = lambda logits, bonus: categorical.clipped_distribution(r, jnp.float32(0), logits, bonus, bins)
+    for content in (jnp.nan, 1e30, 0.0):
+        found = target(jnp.full((2, 5), content), jnp.float32(content))
+        assert_allclose(found, categorical.two_hot(r, bins), rtol=1e-6)

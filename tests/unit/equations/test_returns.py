@@ -78,3 +78,18 @@ def test_each_kind_is_differentiable_in_the_values():
     assert_allclose(slope, 0.72, rtol=1e-6)
     slope = jax.grad(lambda v: gae(REWARD, DISCOUNT, BEFORE, v, 0.5)[0])(jnp.array(VALUE))
     assert_allclose(slope, [0.9, 0.9 * 0.5 * 0.8, 0, 0, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("content", [np.nan, 1e30])
+def test_behind_a_discount_of_0_is_nothing_to_look_at(content):
+    """The third step terminates: its successor's value, and all that is behind it, is not looked at before."""
+    value, reward = VALUE.copy(), REWARD.copy()
+    value[2] = content
+    returned, advantage = (REWARD, DISCOUNT, VALUE, 0.9, CUT), (REWARD, DISCOUNT, BEFORE, VALUE, 0.9, CUT)
+    assert_allclose(lambda_returns(REWARD, DISCOUNT, value, 0.9, CUT), lambda_returns(*returned))
+    assert_allclose(gae(REWARD, DISCOUNT, BEFORE, value, 0.9, CUT), gae(*advantage))
+    reward[3:] = value[3:] = content
+    assert_allclose(lambda_returns(reward, DISCOUNT, value, 0.9, CUT)[:3], lambda_returns(*returned)[:3])
+    assert_allclose(gae(reward, DISCOUNT, BEFORE, value, 0.9, CUT)[:3], gae(*advantage)[:3])
+    known = n_step_return(REWARD, DISCOUNT, jnp.float32(3))
+    assert_allclose(n_step_return(reward, DISCOUNT, jnp.float32(content)), known)

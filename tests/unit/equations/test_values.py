@@ -53,3 +53,11 @@ def test_expectiles_weigh_what_lies_above_by_tau(tau):
     assert_allclose(expectile_loss(jnp.array(error), tau), weight * error**2, rtol=1e-6)
     slope = jax.grad(lambda e: expectile_loss(e, tau).sum())(jnp.array(error))
     assert_allclose(slope, 2 * weight * error, rtol=1e-6)
+
+
+@pytest.mark.parametrize("content", [jnp.nan, jnp.inf, -1e30, 3.0])
+def test_behind_a_discount_of_0_is_nothing_to_look_at(content):
+    r, d, x = s(1.5), s(0), f(content, content)
+    made = (td_target(r, d, x[0]), q_target(r, d, x), double_q_target(r, d, x, x), clipped_q_target(r, d, x, x[0]))
+    assert [*made, sarsa_target(r, d, x[1])] == [1.5] * 5
+    assert jax.grad(lambda v: td_target(r, d, v))(x[0]) == 0

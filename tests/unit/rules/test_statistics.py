@@ -46,6 +46,7 @@ def test_merged_moments_are_those_of_all_that_was_weighed():
     for shape, weigh in (((4,), 0.6), ((2, 3), 0.5), ((5,), 0.0), ((3,), 1.0)):
         x = (10 + RNG.normal(size=(*shape, 2)) * [1, 5]).astype(np.float32)
         weight = RNG.uniform(size=shape) < weigh
+        x[~weight] = np.nan
         m = merge(m, jnp.array(x), jnp.array(weight))
         seen.append(x[weight])
         together = np.concatenate(seen)
@@ -80,20 +81,36 @@ def test_what_never_varies_is_not_magnified_beyond_1e4():
 
 
 def test_observations_are_counted_once_each():
-    """Of 3 steps of 2 environments, what each led to; and what the two episodes that begin there began with."""
+    """Of 3 steps of 2 environments, what each led to, but at an end; and what the two episodes there began with."""
     obs, following = RNG.normal(size=(2, 3, 2, 4)).astype(np.float32)
     length = np.array([[1, 3], [2, 4], [3, 1]])
     rule = observation_statistics("norm")
     parts = {"norm": moments((4,)), "other": jnp.ones(3)}
-    batch = {"obs": obs, "next_obs": following, "info": {"episode": {"length": length}}}
-    batch |= {"end": np.zeros((3, 2), bool), "discount": np.ones((3, 2), np.float32)}
+    discount = np.ones((3, 2), np.float32)
+    discount[1, 1], following[1, 1] = 0, np.nan
+    batch = {"obs": obs, "next_obs": following, "discount": discount, "info": {"episode": {"length": length}}}
     after, _, _ = rule.update(parts, rule.init(parts), jax.tree.map(jnp.array, batch), CTX)
-    counted = np.concatenate([following.reshape(6, 4), obs[0, :1], obs[2, 1:]])
-    assert after["norm"].count == 8
+    counted = np.concatenate([following[discount > 0], obs[0, :1], obs[2, 1:]])
+    assert after["norm"].count == 7
     assert_allclose(after["norm"].mean, counted.mean(axis=0), rtol=1e-5, atol=1e-6)
     assert_allclose(variance(after["norm"]), counted.var(axis=0, ddof=1), rtol=1e-4)
     assert_array_equal(after["other"], parts["other"])
     assert rule.reads == rule.writes == ("norm",) and observation_statistics().writes == ("norm",)
+
+
+@pytest.mark.parametrize("count", [2**22 + 1, 2**24, 2**30], ids=["4 million", "16 million", "a billion"])
+def test_moments_of_very_many_samples_stay_what_they_are(count):
+    """Single samples that are +-1 have a variance of 1, with so many behind them as well, and are forgotten in time."""
+    known = lambda var: Moments(jnp.float32(0), jnp.float32(var * count), jnp.float32(count))
+    sign = jnp.where(jnp.arange(2**16) % 2 == 0, 1.0, -1.0)
+    add = jax.jit(lambda m: jax.lax.scan(lambda m, x: (merge(m, x, jnp.ones(())), None), m, sign)[0])
+    same, wider = add(known(1)), add(known(4))
+    assert same.count == count
+    assert_allclose([variance(same), same.mean], [1, 0], atol=1e-3)
+    assert variance(wider) < 4 or count > 2**24  # a billion forgets 2^16 of itself, which is less than rounding
+    batch = merge(known(1), 2 * sign, jnp.ones(2**16))
+    assert batch.count > count  # as many at once are added as ever
+    assert_allclose(variance(batch), (count + 4 * 2**16) / (count + 2**16), rtol=1e-3)
 
 
 @pytest.mark.parametrize("peak", [None, "peak"])
