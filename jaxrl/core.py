@@ -25,7 +25,7 @@ __all__ = [
     "Agent", "BadInput", "Batch", "Box", "Ctx", "Descent", "Discrete", "Env", "Envs", "Event", "Key", "Loss",
     "Metrics", "Parts", "PyTree", "Recipe", "Rule", "Source", "Specs", "TimeStep", "Wide", "adam", "add", "also",
     "batched", "below", "by_frames", "chain", "clipped", "describe", "each", "each_key", "epochs", "every",
-    "everywhere", "first", "fold", "goes_on", "happening", "inside", "mean", "minimise", "names", "nothing", "on",
+    "everywhere", "first", "fold", "happening", "inside", "mean", "minimise", "names", "nothing", "on",
     "repeat", "scoped", "shuffled", "stateless", "track", "unknown", "when", "where",
 ]  # fmt: skip
 
@@ -788,13 +788,6 @@ def mean(x: jax.Array, batch: Batch) -> jax.Array:
     weight = batch["weight"]
     x = x.reshape(*weight.shape, -1).mean(axis=-1)
     return jnp.where(weight > 0, weight * x, 0).sum() / jnp.maximum((weight > 0).sum(), 1)
-
-
-def goes_on(batch: Batch) -> jax.Array:
-    """bool, of the shape of `end` where there is one: the discount is not 0, of several agents for any."""
-    going = batch["discount"] != 0
-    beyond = going.ndim - (batch["end"].ndim if "end" in batch else going.ndim)
-    return going.any(axis=tuple(range(-beyond, 0))) if beyond else going
 
 
 def where(mask: jax.Array, yes: PyTree, no: PyTree) -> PyTree:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.core import Rule, goes_on, stateless
+from jaxrl.core import Rule, stateless
 
 WINDOW = 2**22  # times as many samples as are added at once are remembered at least
 
@@ -72,14 +72,11 @@ def scale(m: Moments, x: jax.Array) -> jax.Array:
 
 
 def observation_statistics(part: str = "norm") -> Rule:
-    """Count every observation once: what each step led to, and what each episode began with. A batch is `[T, N]`.
-
-    What a step led to where the task terminated is not counted: nobody acts on it or learns from it.
-    """
+    """Count every observation once: what each step led to, and what each episode began with. A batch is `[T, N]`."""
 
     def count(parts, batch, ctx):
         starts = batch["info"]["episode"]["length"] == 1
-        m = merge(parts[part], batch["next_obs"], goes_on(batch))
+        m = merge(parts[part], batch["next_obs"], jnp.ones_like(batch["end"]))
         return {part: merge(m, batch["obs"], starts)}, {}
 
     return stateless(count, writes=part)

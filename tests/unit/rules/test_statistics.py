@@ -81,17 +81,16 @@ def test_what_never_varies_is_not_magnified_beyond_1e4():
 
 
 def test_observations_are_counted_once_each():
-    """Of 3 steps of 2 environments, what each led to, but at an end; and what the two episodes there began with."""
+    """Of 3 steps of 2 environments, what each led to; and what the two episodes that begin there began with."""
     obs, following = RNG.normal(size=(2, 3, 2, 4)).astype(np.float32)
     length = np.array([[1, 3], [2, 4], [3, 1]])
     rule = observation_statistics("norm")
     parts = {"norm": moments((4,)), "other": jnp.ones(3)}
-    discount = np.ones((3, 2), np.float32)
-    discount[1, 1], following[1, 1] = 0, np.nan
-    batch = {"obs": obs, "next_obs": following, "discount": discount, "info": {"episode": {"length": length}}}
+    batch = {"obs": obs, "next_obs": following, "info": {"episode": {"length": length}}}
+    batch |= {"end": np.zeros((3, 2), bool), "discount": np.ones((3, 2), np.float32)}
     after, _, _ = rule.update(parts, rule.init(parts), jax.tree.map(jnp.array, batch), CTX)
-    counted = np.concatenate([following[discount > 0], obs[0, :1], obs[2, 1:]])
-    assert after["norm"].count == 7
+    counted = np.concatenate([following.reshape(6, 4), obs[0, :1], obs[2, 1:]])
+    assert after["norm"].count == 8
     assert_allclose(after["norm"].mean, counted.mean(axis=0), rtol=1e-5, atol=1e-6)
     assert_allclose(variance(after["norm"]), counted.var(axis=0, ddof=1), rtol=1e-4)
     assert_array_equal(after["other"], parts["other"])
