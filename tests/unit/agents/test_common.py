@@ -174,7 +174,7 @@ def test_rows_are_those_of_some_weight():
     assert_allclose(counts, 1000, atol=130)  # five standard errors
     assert common.rows(KEY, jnp.zeros(4), 3).shape == (3,)
     assert found.dtype == np.int32
-    assert_array_equal(common.rows(KEY, jnp.array([0.0, 0.0, 1.0]), 4), 2)
+    assert_array_equal(common.rows(KEY, jnp.array([0.0, 0.0, 1.0]), 64), 2)
 
 
 def test_periods_are_whole_ticks(agent):
