@@ -122,7 +122,7 @@ def tried(make: Callable[[], Simulator], specs: Specs, name: str) -> None:
 def _action(space: Any, rng: np.random.Generator) -> np.ndarray:
     if isinstance(space, Box):
         return rng.uniform(space.low, space.high, space.shape).astype(space.dtype)
-    return np.int32(rng.integers(space.n))
+    return np.asarray(rng.integers(space.n), np.int32)
 
 
 @contextmanager

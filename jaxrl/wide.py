@@ -101,7 +101,7 @@ class Wide:
         n = Wide.of(n)
         return (self.high == n.high) & (self.low == n.low)
 
-    __hash__ = None
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  (as Python has it of what compares by value)
 
 
 def _room(n: int) -> int:

@@ -274,11 +274,11 @@ def covering(layout: Layout, ring: Ring, rows: jax.Array, columns: jax.Array, ke
     times. Here it begins up to `sequence` - 1 steps earlier, but within the episode and what is held whole of it, so
     that its first step is seen at least half as often as those in its middle.
     """
-    length = ring.nodes["mark"].shape[0]
-    earlier = (rows[:, None] - 1 - jnp.arange(layout.sequence - 1)) % length
+    length, sequence = ring.nodes["mark"].shape[0], layout.sequence or 1
+    earlier = (rows[:, None] - 1 - jnp.arange(sequence - 1)) % length
     # A dead node lies before an episode's first step, and before the oldest one that is held.
     whole = jnp.cumprod(drawable(layout, ring, earlier, columns[:, None]), axis=1).sum(axis=1)
-    return (rows - jnp.minimum(whole, jax.random.randint(key, rows.shape, 0, layout.sequence))) % length
+    return (rows - jnp.minimum(whole, jax.random.randint(key, rows.shape, 0, sequence))) % length
 
 
 def since(ring: Ring, index: jax.Array) -> jax.Array:
