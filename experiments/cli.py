@@ -13,25 +13,38 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+from jaxrl import interrupts
 from jaxrl.errors import BadInput, unknown
 
 T = TypeVar("T")
 TRUST = "names of agents and environments of others that the run may import"
 
 
-def answer(main: Callable[[Sequence[str]], int]) -> None:
-    """Run a script's main: what the user can mend is one sentence on stderr and exit code 2."""
+def answer(main: Callable[[Sequence[str]], int], at_once: bool = False) -> NoReturn:
+    """Run a script's main: what the user can mend is one sentence on stderr and exit code 2.
+
+    Args:
+        at_once: an interrupt ends the process where it is, as it has nothing to put away and no processes of its own.
+    """
+    if not at_once:
+        interrupts.end_as_usual()
     try:
         code = main(sys.argv[1:])
     except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         code = 2
     except KeyboardInterrupt:
-        print("error: interrupted.", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+        complain("error: interrupted.")
+        code = interrupts.INTERRUPTED
+    interrupts.finish(code)
+
+
+def complain(sentence: str) -> None:
+    """A sentence on stderr, if there is one still: a terminal that was closed is none."""
+    with contextlib.suppress(OSError):
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def flags(kind: type[T], args: Sequence[str], program: str, description: str) -> T:
@@ -237,4 +250,15 @@ def quiet_stdout():
 
 
 def say_json(line: dict) -> None:
-    print(json.dumps(line), flush=True)
+    """The last line of a command, on stdout.
+
+    Raises:
+        BadInput: stdout cannot be written.
+    """
+    try:
+        print(json.dumps(line), flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter tries again as it ends
+        raise BadInput(
+            f"the last line could not be written to stdout ({error.strerror}): ask for it again elsewhere."
+        ) from error

@@ -132,4 +132,4 @@ def main(args: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    answer(main)
+    answer(main, at_once=True)

@@ -2,9 +2,9 @@
 
     python -m experiments.train --agent sac --env cartpole-swingup --steps 100000 --run runs/mine [--resume [--at STEP]]
 
-The last line of stdout is one JSON object. Exit codes: 0 finished, or stopped by SIGTERM and saved; 1 numbers are no
-longer finite, of all seeds ("diverged" lists those of some); 2 bad input, said in one sentence; 130 interrupted and
-saved.
+The last line of stdout is one JSON object. Exit codes: 0 finished, or stopped by SIGTERM or SIGHUP and saved; 1 numbers
+are no longer finite, of all seeds ("diverged" lists those of some); 2 bad input, or an end that could not be saved,
+said in one sentence; 130 interrupted: a first SIGINT saves after the chunk, a second one does not wait for it.
 """
 
 import dataclasses
@@ -141,4 +141,4 @@ def written(config: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answer(main)
+    answer(main, at_once=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import cli, evaluate, train
+from jaxrl import interrupts
 from jaxrl.errors import BadInput
 from jaxrl.run import Diverged
 
@@ -16,6 +17,7 @@ def test_names_are_answered_without_importing_jax():
     code = """
 import sys
 from experiments import train
+from jaxrl import interrupts
 from jaxrl.errors import BadInput
 for args in (["--help"], ["--agent", "sacc"], ["--env=cartpole-swingupp"]):
     try:
@@ -69,10 +71,14 @@ def test_bad_input_is_one_sentence_before_anything_is_compiled(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("error", "code"), [(BadInput("the sentence"), 2), (KeyboardInterrupt(), 130)])
-def test_exit_codes(capsys, error, code):
+def test_exit_codes(capsys, monkeypatch, error, code):
     def main(args):
         raise error
 
+    def left():
+        raise SystemExit(interrupts.INTERRUPTED)
+
+    monkeypatch.setattr(interrupts, "leave", left)  # ends the process
     with pytest.raises(SystemExit) as end:
         cli.answer(main)
     assert end.value.code == code and capsys.readouterr().err.startswith("error: ")

@@ -9,10 +9,15 @@ Orbax writes atomically but casts dtypes silently and does not checksum data: he
 fails it is set aside under another name where an older one is intact, and never deleted.
 """
 
+import errno
+import functools
 import hashlib
+import logging
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,7 @@ from jaxrl.core import BadInput, Parts, PyTree
 from jaxrl.loop import Run
 from jaxrl.run.directory import Damaged, digest, sealed, sync, unsealed
 from jaxrl.run.manifest import of_files
+from jaxrl.run.progress import say
 
 LARGE = 1_000_000_000  # bytes from which 2 checkpoints are kept rather than 3
 ROOMS = ("parts", "rest")
@@ -74,23 +80,53 @@ def _room(name: str) -> str:
 # ----------------------------------------------------------------------------------------------------------- save
 
 
-def save(folder: Path, run: Run, extra: dict, keep: int | None = None) -> Path:
+def kept(bytes: int) -> int:
+    """How many checkpoints of that size stay."""
+    return 2 if bytes > LARGE else 3
+
+
+def save(folder: Path, run: Run, extra: dict, keep: int | None = None, say: Callable[[str], None] = say) -> Path:
     """Publish a checkpoint of the run, then remove all but the last few.
+
+    On a full disk older ones make room for it, the oldest first, but never the newest intact one.
 
     Args:
         extra: JSON kept in the manifest.
-        keep: how many checkpoints stay; None keeps 3, or 2 when they are large.
+        keep: how many checkpoints stay; None: see `kept`.
+        say: told of each one that made room.
+
+    Raises:
+        OSError: it could not be written; what was published before is there still.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            target = _published(folder, run, extra)
+            break
+        except (OSError, ValueError) as error:  # TensorStore's are ValueErrors
+            sweep(folder)
+            if not is_full(error) or not (old := spare(folder)):
+                raise unwritten(error) from error
+            say(f"The disk is full: the checkpoint of step {int(old.name):,} makes room for a new one.")
+            _remove(old)
+    for old in published(folder)[keep or kept(size(run)) :]:
+        _remove(old)
+    return target
+
+
+def _published(folder: Path, run: Run, extra: dict) -> Path:
+    """Write a checkpoint beside its place, then rename it."""
     named = leaves(run)
     data = {name: np.asarray(jax.random.key_data(x) if is_key(x) else x) for name, x in named.items()}
     step = int(run.step)
-    target, draft = folder / f"{step:012d}", folder / f".draft-{step}"
-    folder.mkdir(parents=True, exist_ok=True)
+    target, draft = folder / f"{step:012d}", free(folder / f".draft-{step}")
     sweep(folder)
     draft.mkdir()
     for room in ROOMS:
         # Orbax refuses arrays without elements; the manifest's shapes are enough to make them again.
-        ocp.save((draft / room).absolute(), {name: x for name, x in data.items() if x.size and _room(name) == room})
+        full = {name: x for name, x in data.items() if x.size and _room(name) == room}
+        with _unlogged():
+            ocp.save((draft / room).absolute(), full)
     files = sorted(path for path in draft.rglob("*") if path.is_file())
     content = {
         "step": step,
@@ -103,18 +139,73 @@ def save(folder: Path, run: Run, extra: dict, keep: int | None = None) -> Path:
         sync(path)
     os.rename(draft, target)
     sync(folder)
-    keep = keep or (2 if size(run) > LARGE else 3)
-    for old in published(folder)[keep:]:
-        # Renamed first: a kill in the middle of a removal leaves no half checkpoint under a valid name.
-        os.rename(old, folder / f".draft-{old.name}-old")
-    sweep(folder)
     return target
 
 
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Orbax says what it raises, and no more: each of its threads would log a traceback as well."""
+    _ignore_late_answers()
+    log = logging.getLogger("absl")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+@functools.cache
+def _ignore_late_answers() -> None:
+    """After a failed save TensorStore still answers to event loops that Orbax has closed, which Python would print."""
+    print_it = sys.unraisablehook
+
+    def hook(about: Any) -> None:
+        if not (isinstance(about.exc_value, RuntimeError) and str(about.exc_value) == "Event loop is closed"):
+            print_it(about)
+
+    sys.unraisablehook = hook
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the disk, or the user's share of it, has no room left."""
+    number = getattr(error, "errno", None)
+    return number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+
+
+def unwritten(error: Exception) -> OSError:
+    """The error itself, or what a library made of one of the file system: the reason alone, in words."""
+    if isinstance(error, OSError):
+        return error
+    known = (os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG))
+    return OSError(next((reason for reason in known if reason in str(error)), str(error).splitlines()[0]))
+
+
+def spare(folder: Path) -> Path | None:
+    """The oldest checkpoint, where a newer one is intact."""
+    *newer, oldest = published(folder) or [None]
+    for path in newer:
+        try:
+            verify(path)
+        except Damaged:
+            continue
+        return oldest
+    return None
+
+
+def _remove(old: Path) -> None:
+    """Renamed first: a kill in the middle of a removal leaves no half checkpoint under a valid name."""
+    draft = free(old.with_name(f".draft-{old.name}-old"))
+    os.rename(old, draft)
+    shutil.rmtree(draft, ignore_errors=True)
+
+
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left half written or half removed. Only the holder of the lock may."""
+    """Remove what a killed process left half written or half removed. Only the holder of the lock may.
+
+    What a thread of a failed save still writes into stays until the next time.
+    """
     for draft in folder.glob(".draft-*"):
-        shutil.rmtree(draft)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 # -------------------------------------------------------------------------------------------------------- restore

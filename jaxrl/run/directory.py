@@ -8,7 +8,10 @@
 A *sealed* file is JSON that carries the SHA-256 of its own content.
 """
 
+import contextlib
+import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -18,11 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
 from jaxrl.core import BadInput
+from jaxrl.run.progress import say
+
+once = functools.cache(say)  # of what a file system lacks, which every file of a run would say again
 
 
 class Damaged(ValueError):
@@ -54,7 +60,7 @@ def ours(home: Home) -> None:
     either holds its lock alone.
     """
     held = [path.name for path in home.path.iterdir()] if home.path.is_dir() else []
-    if set(held) <= {home.lock.name}:
+    if set(held) <= {home.lock.name, draft(home.config).name}:  # killed as it began
         return
     try:
         unsealed(home.config)
@@ -67,18 +73,23 @@ def ours(home: Home) -> None:
 
 
 @contextmanager
-def locked(home: Home) -> Iterator[None]:
-    """The directory, made where it does not exist, and held against a second writer.
+def locked(home: Home) -> Iterator[TextIO]:
+    """The directory, made where it does not exist, and held against a second writer: the open file that is its lock.
+
+    A file system without locks is said once.
 
     Raises:
-        BadInput: another process holds it, or the path is not a directory.
+        BadInput: another process holds it, or the path is no directory in which files can be made.
     """
     try:
         home.path.mkdir(parents=True, exist_ok=True)
+        # Opened for appending: the holder's process number is read before it is replaced.
+        file = open(home.lock, "a+")  # noqa: SIM115  (closed below)
     except (FileExistsError, NotADirectoryError) as error:
         raise BadInput(f"run is {home.path}, which is a file: choose another directory.") from error
-    # Opened for appending: the holder's process number is read before it is replaced.
-    with open(home.lock, "a+") as file:
+    except OSError as error:
+        raise unwritable(home, error) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -87,10 +98,26 @@ def locked(home: Home) -> Iterator[None]:
             raise BadInput(
                 f"run {home.path} is being written by process {holder}: wait for it, or choose another directory."
             ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+        except OSError as error:
+            once(f"The file system of {home.path} has no locks ({error.strerror}): train there in one process only.")
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without saying whose it is
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
+        yield file
+
+
+def unwritable(home: Home, error: OSError) -> BadInput:
+    """The sentence for a run directory in which nothing can be written."""
+    return BadInput(f"run {home.path} cannot be written ({error.strerror}): mend that, or choose another --run.")
+
+
+def holds(home: Home, lock: TextIO) -> bool:
+    """Whether the directory is there, and its lock is still the one that was taken: it may have been removed, and made
+    anew by another process."""
+    try:
+        return os.path.samestat(os.stat(home.lock), os.fstat(lock.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def digest(path: Path) -> str:
@@ -100,20 +127,39 @@ def digest(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Ask the file system to keep a file or a directory now."""
-    handle = os.open(path, os.O_RDONLY)
+    """Ask the file system to keep a file or a directory now. One that cannot do so with directories is said once."""
+    folder = path.is_dir()
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if not folder or error.errno in LOST:
+            raise
+        once(f"The file system cannot sync a directory ({error.strerror}): a power cut may lose the newest files.")
+
+
+LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOENT)  # what sync says of data, not of what it can do
+
+
+def draft(path: Path) -> Path:
+    """Where a file is written before it has its name."""
+    return path.with_name(f".{path.name}.draft")
 
 
 def write(path: Path, data: bytes) -> None:
     """A whole file or none: written beside, synced, renamed."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(data)
-    sync(draft)
-    os.replace(draft, path)
+    beside = draft(path)
+    try:
+        beside.write_bytes(data)
+        sync(beside)
+        os.replace(beside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
     sync(path.parent)
 
 

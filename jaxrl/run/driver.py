@@ -12,21 +12,20 @@ numbers are no longer finite, of all seeds.
 import hashlib
 import math
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import jax
 import numpy as np
 
 from jaxrl.core import BadInput, Env, Metrics, Recipe
 from jaxrl.host import SLOWLY, Host
+from jaxrl.interrupts import Stop, saving, stopping
 from jaxrl.loop import Run, check_lengths, layout
 from jaxrl.run import checkpoint, manifest, rewind
 from jaxrl.run.directory import (
@@ -36,10 +35,12 @@ from jaxrl.run.directory import (
     device,
     differences,
     generator,
+    holds,
     locked,
     ours,
     sealed,
     unsealed,
+    unwritable,
     versions,
     write,
 )
@@ -47,8 +48,8 @@ from jaxrl.run.health import Health
 from jaxrl.run.plot import curve
 from jaxrl.run.programs import Many, Programs, compiled, many
 from jaxrl.run.progress import Bar, say
-from jaxrl.run.sinks import Guarded, JsonLines, TensorBoard, Wandb, plain, read
-from jaxrl.sources.budget import human
+from jaxrl.run.sinks import Guarded, JsonLines, Sink, TensorBoard, Wandb, mark_of, plain, read
+from jaxrl.sources.budget import human, require
 from jaxrl.statistics import interval, iqm
 from jaxrl.transitions import NOT_FINITE, NotFinite
 
@@ -73,6 +74,7 @@ class Settings:
         resume: continue what the directory holds; a directory without a checkpoint is started afresh.
         at: with resume, continue from the checkpoint of this step rather than the newest one: newer ones are set aside,
             and learning rates may differ from then on.
+        budget: bytes that the sources of all seeds may take together; None allows half of what is free.
         wandb: record to Weights & Biases as well.
         again: the command that continues this run, for README.txt.
     """
@@ -85,6 +87,7 @@ class Settings:
     saving: float = 0.05
     resume: bool = False
     at: int | None = None
+    budget: int | None = None
     wandb: bool = False
     again: str = ""
 
@@ -142,7 +145,7 @@ def execute(
     """
     home, runs = Home(Path(path)), many(env, recipe, settings.seed, settings.seeds)
     ours(home)
-    with locked(home):
+    with locked(home) as lock:
         if settings.at is None:
             found = checkpoint.newest(home.checkpoints, say, set_aside=settings.resume)
         else:
@@ -152,7 +155,7 @@ def execute(
         if found and not settings.resume:
             raise BadInput(f"run {home.path} already holds checkpoints: add --resume, or choose another --run.")
         config = agreed(home, runs, settings, about or {}, found)
-        drive = Drive(home, runs, settings, config)
+        drive = Drive(home, runs, settings, config, lock)
         if found:
             step = found[1]["step"]
             if step > config["frames"]:
@@ -163,9 +166,11 @@ def execute(
             checkpoint.match(found[1], runs.shapes())
             if settings.at is not None:
                 rewind.set_aside(home, step, found[1]["metrics"])
-        drive.announce()
-        write(home.config, sealed(config))
-        write(home.readme, readme(home, settings, config).encode())
+        drive.announce(found[1]["step"] if found else 0)
+        try:
+            drive.describe()
+        except OSError as error:
+            raise unwritable(home, error) from error
         try:
             return drive.go(found)
         finally:
@@ -264,28 +269,30 @@ class Drive:
     at: Position
     programs: Programs
     health: Health
-    lines: Guarded
-    sinks: list[Guarded]
+    lines: JsonLines
+    sinks: list[Sink]
     last_save: float | None = None  # seconds that the last checkpoint took
+    unsaved: str = ""  # why the newest checkpoint could not be written
 
-    def __init__(self, home: Home, runs: Many, settings: Settings, config: dict):
-        self.home, self.runs, self.settings, self.config = home, runs, settings, config
+    def __init__(self, home: Home, runs: Many, settings: Settings, config: dict, lock: TextIO):
+        self.home, self.runs, self.settings, self.config, self.lock = home, runs, settings, config, lock
         self.chunk, self.frames = config["chunk"], config["frames"]
         self.clock, self.saved, self.scores = Clock(), -1, None
         self.say: Callable[[str], None] = say
+        self.stack = ExitStack()  # of a lock that was taken anew
 
-    def announce(self) -> None:
-        """Sizes and rounding, before anything is allocated. Raises BadInput where the disk cannot hold a checkpoint."""
+    def announce(self, step: int) -> None:
+        """Sizes and rounding, before anything is allocated. Raises BadInput where memory or disk cannot hold the run.
+
+        Args:
+            step: at which it is continued.
+        """
         shapes = self.runs.shapes()
-        size = checkpoint.size(shapes)
-        replay = human(checkpoint.size(shapes.source))
-        say(f"The source takes {replay} of memory, a checkpoint {human(size)} on disk.")
-        free = shutil.disk_usage(self.home.path).free
-        if free < 2 * size:
-            raise BadInput(
-                f"run {self.home.path} has {human(free)} left on its disk, and two checkpoints need {human(2 * size)}: "
-                "lower the agent's capacity or choose another --run."
-            )
+        size, source = checkpoint.size(shapes), checkpoint.size(shapes.source)
+        say(f"The source takes {human(source)} of memory, a checkpoint {human(size)} on disk.")
+        seeds = len(self.runs.seeds)
+        require(source, self.settings.budget, f"the source of {seeds} seeds" if seeds > 1 else "the source")
+        self.check_disk(size, (self.frames - step) // self.chunk)
         if self.frames != self.settings.steps:
             say(f"{self.settings.steps:,} steps are rounded up to {self.frames:,}, whole chunks of {self.chunk:,}.")
         if self.runs.batched:
@@ -294,6 +301,31 @@ class Drive:
             say(f"{self.runs.env.name} runs on the host: {SLOWLY}.")
         if self.runs.env.specs.limit is None:
             say(f"{self.runs.env.name} is endless: the policy is not evaluated, and the last line has no return.")
+
+    def check_disk(self, size: int, chunks: int) -> None:
+        """Raise BadInput where the disk cannot hold the checkpoints that are kept, and one more while it is written.
+
+        Those that are there already count as held, and the oldest of several makes room where there is none.
+
+        Args:
+            size: of a checkpoint, in bytes.
+            chunks: that are left to train.
+        """
+        keep, there = checkpoint.kept(size), len(checkpoint.published(self.home.checkpoints))
+        most = min(keep + 1, there + chunks)
+        needed = max(0, most - there - (there > 1)) * size
+        free = shutil.disk_usage(self.home.path).free
+        if free < needed:
+            raise BadInput(
+                f"run {self.home.path} has {human(free)} left on its disk and needs {human(needed)} more, as "
+                f"{most} checkpoints of {human(size)} lie there at a time: free some of it, lower the agent's capacity "
+                "or choose another --run."
+            )
+
+    def describe(self) -> None:
+        """Write what was asked for, and how to continue."""
+        write(self.home.config, sealed(self.config))
+        write(self.home.readme, readme(self.home, self.settings, self.config).encode())
 
     def go(self, found: tuple[Path, dict] | None) -> dict[str, Any]:
         """The whole run."""
@@ -313,9 +345,7 @@ class Drive:
             stop = stack.enter_context(stopping())
             bar = stack.enter_context(Bar(self.frames, int(self.at.run.step), self.clock.compile))
             self.say = bar.say
-            self.lines = Guarded(
-                "metrics.jsonl", lambda: JsonLines(self.home.metrics, extra.get("metrics"), self.say), self.say
-            )
+            self.lines = self.metrics(extra)
             self.sinks = [self.lines, *self.others()]
             for sink in self.sinks:
                 stack.callback(sink.close)
@@ -327,17 +357,23 @@ class Drive:
         self.say = say
         self.plot()
         step = int(self.at.run.step)
+        if self.unsaved:
+            raise BadInput(
+                f"run {self.home.path} ends unsaved at step {step:,} ({self.unsaved}), {self.kept()}: mend that, then "
+                "add --resume."
+            )
         if step < self.frames:
             say(f"Stopped and saved at step {step:,}. To continue: {self.settings.again or 'resume'}")
             return {"finished": False, "signal": stop.signal, "steps": step, "run": str(self.home.path)}
         return self.finish()
 
     def close(self) -> None:
-        """Close what is not ours: simulators on the host."""
-        if hasattr(self, "programs"):
-            self.programs.close()
+        """Close simulators on the host, and a lock that was taken anew."""
+        with self.stack:
+            if hasattr(self, "programs"):
+                self.programs.close()
 
-    def turns(self, stop: "Stop", bar: Bar) -> None:
+    def turns(self, stop: Stop, bar: Bar) -> None:
         """Chunks until the end or a signal. A continued run first logs what its checkpoint had not logged yet."""
         step = int(self.at.run.step)
         if self.at.pending is not None:
@@ -351,7 +387,7 @@ class Drive:
             if stop.signal or fault or step == self.frames or self.affordable():
                 self.save()
             if fault:
-                raise BadInput(f"{fault} The run is saved at step {step:,}: mend the environment, then add --resume.")
+                raise BadInput(f"{fault} Of this run, {self.kept()}: mend the environment, then add --resume.")
             if not stop.signal:
                 self.log(bar)
         if stop.signal:
@@ -366,8 +402,7 @@ class Drive:
         except NotFinite as error:
             raise self.health.hosted(error) from error
         except jax.errors.JaxRuntimeError as error:
-            kept = "the run stays at its last checkpoint" if self.saved >= 0 else "no checkpoint had been written"
-            raise BadInput(f"{failure(error)}; {kept}.") from error
+            raise BadInput(f"{failure(error)}; {self.kept()}.") from error
         run = self.health.check(before, run, metrics, int(run.step))
         return Position(run, self.table({name: x for name, x in metrics.items() if name != NOT_FINITE}))
 
@@ -378,7 +413,15 @@ class Drive:
         self.saved = found[1]["step"]
         return Position(checkpoint.load(*found, self.runs.shapes()), found[1]["pending"])
 
-    def others(self) -> list[Guarded]:
+    def metrics(self, extra: dict) -> JsonLines:
+        """The metrics file at a checkpoint, of which `extra` is the manifest; a fresh one where that is empty."""
+        mark = extra.get("metrics")
+        if extra and mark is None:
+            say(f"The checkpoint of step {extra['step']:,} does not say what {self.home.metrics} held: its rows stay.")
+            mark = mark_of(self.home.metrics, extra["step"], extra["pending"] is not None)
+        return JsonLines(self.home.metrics, mark, self.say)
+
+    def others(self) -> list[Sink]:
         """The sinks beside metrics.jsonl."""
         sinks = []
         if find_spec("tensorboardX"):
@@ -402,20 +445,47 @@ class Drive:
         return seconds["saving"] + last <= self.settings.saving * seconds["wall"]
 
     def save(self) -> None:
-        """A checkpoint of where the run is, unless it was just written."""
+        """A checkpoint of where the run is, unless it was just written. One that fails is said, and tried again."""
         at, step = self.at, int(self.at.run.step)
         if step == self.saved:
             return
         began = time.perf_counter()
-        extra = {"pending": at.pending, "metrics": self.mark(), "seconds": self.clock.stored(), "config": self.config}
-        extra["diverged"] = self.health.stored()
-        checkpoint.save(self.home.checkpoints, at.run, extra)
-        self.saved, self.last_save = step, time.perf_counter() - began
+        extra = {"pending": at.pending, "metrics": self.lines.mark(), "seconds": self.clock.stored()}
+        extra |= {"config": self.config, "diverged": self.health.stored()}
+        with saving():
+            try:
+                self.settle()
+                checkpoint.save(self.home.checkpoints, at.run, extra, say=self.say)
+            except OSError as error:
+                self.unsaved, before = error.strerror or str(error), self.unsaved
+                if not before:
+                    self.say(f"Step {step:,} could not be saved ({self.unsaved}); {self.kept()}.")
+                return
+        if self.unsaved:
+            self.say(f"Step {step:,} is saved: checkpoints are written again.")
+        self.unsaved, self.saved, self.last_save = "", step, time.perf_counter() - began
         self.clock.saving += self.last_save
 
-    def mark(self) -> dict | None:
-        """What metrics.jsonl holds by now; None where it could not be written."""
-        return self.lines.sink.mark() if self.lines.sink else None
+    def settle(self) -> None:
+        """Make the directory anew where it was removed in mid-run.
+
+        Raises:
+            BadInput: it is another process's by now.
+        """
+        if holds(self.home, self.lock):
+            return
+        self.home.path.mkdir(parents=True, exist_ok=True)
+        if self.home.lock.exists():
+            raise BadInput(f"run {self.home.path} was removed while it trained, and is another process's now: it ends.")
+        self.say(
+            f"Run {self.home.path} was removed while it trained: it is made anew, with what is saved from here on."
+        )
+        self.lock, self.saved = self.stack.enter_context(locked(self.home)), -1
+        self.describe()
+
+    def kept(self) -> str:
+        """What there is to go on from, in words."""
+        return f"the last checkpoint is of step {self.saved:,}" if self.saved >= 0 else "no checkpoint was written"
 
     def rescue(self) -> None:
         """Save after an interrupt that came in the middle of a turn, unless the chunk had already taken the run."""
@@ -423,7 +493,7 @@ class Drive:
             self.say("Interrupted inside a chunk: the run stays at its last checkpoint.")
         else:
             self.save()
-            self.say(f"Interrupted; saved at step {int(self.at.run.step):,}.")
+            self.say(f"Interrupted; {self.kept()}.")
 
     def evaluate(self, run: Run) -> np.ndarray | None:
         """Returns [seeds, episodes] of the policy without exploration, of the seeds that have not diverged."""
@@ -441,9 +511,10 @@ class Drive:
             score = {} if self.scores is None else {"evaluation/return": plain(self.scores[i].mean())}
             found = {name: x[row] for name, x in pending.items()}
             rows.append({"step": step, "seed": self.runs.seeds[row], **found, **score})
-        for sink in self.sinks:
-            sink.write(rows)
-        self.at = Position(run, None)
+        with saving():
+            for sink in self.sinks:
+                sink.write(rows)
+            self.at = Position(run, None)
         bar.update(step, self.rate(step), None if self.scores is None else float(self.scores.mean()))
 
     def rate(self, step: int) -> float:
@@ -473,8 +544,18 @@ class Drive:
             "finished": True,
             "run": str(self.home.path),
         }
-        write(self.home.result, sealed({"line": line, "metrics": self.mark()}))
+        self.store(line)
         return line
+
+    def store(self, line: dict) -> None:
+        """Keep the last line for whoever asks again, unless rows of metrics are still to be written."""
+        if self.lines.held:
+            say(f"{len(self.lines.held)} rows of {self.home.metrics} could not be written: mend that, then --resume.")
+            return
+        try:
+            write(self.home.result, sealed({"line": line, "metrics": self.lines.mark()}))
+        except OSError as error:
+            say(f"{self.home.result} cannot be written ({error.strerror}): --resume makes it again.")
 
     def plot(self) -> None:
         about = self.config["about"]
@@ -489,38 +570,3 @@ def failure(error: Exception) -> str:
     if "RESOURCE_EXHAUSTED" in lines[0]:
         return f"the device has too little memory ({lines[0]}): lower num_envs, the batch or the capacity"
     return f"the compiled program failed ({lines[-1]}): mend the environment, or the callback that it calls"
-
-
-# --------------------------------------------------------------------------------------------------------- signals
-
-
-@dataclass
-class Stop:
-    """The signal that asked the run to stop, by name; '' while none has."""
-
-    signal: str = ""
-
-
-@contextmanager
-def stopping() -> Iterator[Stop]:
-    """Note SIGTERM and the first SIGINT for the host's next turn; a second SIGINT interrupts at once.
-
-    Only the main thread may set handlers: elsewhere a run is stopped by whoever owns the process.
-    """
-    stop = Stop()
-
-    def note(number, frame):
-        if number == signal.SIGINT and stop.signal:
-            raise KeyboardInterrupt
-        stop.signal = signal.Signals(number).name
-        say(f"{stop.signal}: saving after this chunk.")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

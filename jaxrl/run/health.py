@@ -179,8 +179,11 @@ class Health:
         if finding.batch:
             path = self.home.batch
             path = path.with_stem(f"{path.stem}-{self.runs.seeds[row]}") if self.runs.batched else path
-            dump(finding.batch, path)
-            batch = f"; its batch is in {path}"
+            try:
+                dump(finding.batch, path)
+                batch = f"; its batch is in {path}"
+            except OSError as error:
+                batch = f"; its batch could not be written ({error.strerror})"
         cause = f"{finding.found} is not finite at step {finding.step}{seed}: {finding.writer} wrote it{source}"
         return cause + batch, "mend the environment or the source" if finding.bad else BOUND
 

@@ -82,6 +82,8 @@ def _of_rest(content: dict, seeds: int) -> str | None:
     if not isinstance(diverged, list) or not all(lost(x) and count(x["step"]) and text(x["cause"]) for x in diverged):
         return "diverged is not a list of a seed, a step and a cause each"
     mark = content.get("metrics")
-    if not optional(lambda x: isinstance(x, dict) and count(x.get("bytes")) and text(x.get("sha256")))(mark):
-        return "metrics is not a number of bytes and a SHA-256, or null"
+    rows = lambda x: isinstance(x, list) and all(map(text, x))
+    marks = lambda x: isinstance(x, dict) and count(x.get("bytes")) and text(x.get("sha256"))
+    if not optional(lambda x: marks(x) and rows(x.get("held", [])))(mark):
+        return "metrics is not a number of bytes, a SHA-256 and rows that were held, or null"
     return None

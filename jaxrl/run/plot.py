@@ -1,9 +1,11 @@
 """The learning curve of one run: the mean over its seeds and a 95 % interval of that mean."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 
+from jaxrl.run.directory import write
 from jaxrl.run.sinks import Row
 from jaxrl.statistics import interval
 
@@ -42,7 +44,9 @@ def curve(rows: list[Row], path: Path, title: str) -> bool:
     axes.set_ylim(min(scores) - margin, max(scores) + margin)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="best")
-    figure.savefig(path, dpi=130)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=130, format="png")
+    write(path, picture.getvalue())
     return True
 
 

@@ -1,11 +1,13 @@
 """What is seen on stderr while a run goes on: a bar on a terminal, a line now and then elsewhere."""
 
+import contextlib
 import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 QUIET = 10.0  # seconds between lines where there is no terminal
+GONE = contextlib.suppress(OSError)  # a terminal that was closed, a pipe that nobody reads: a run does not end of that
 
 
 class Bar:
@@ -28,15 +30,18 @@ class Bar:
         self.task = self.progress.add_task("", total=total, completed=done, rate=0.0, score="-")
 
     def __enter__(self) -> "Bar":
-        self.progress.start()
+        with GONE:
+            self.progress.start()
         return self
 
     def __exit__(self, *_) -> None:
-        self.progress.stop()
+        with GONE:
+            self.progress.stop()
 
     def update(self, step: int, rate: float, score: float | None) -> None:
         shown = "-" if score is None else f"{score:.1f}"
-        self.progress.update(self.task, completed=step, rate=rate, score=shown)
+        with GONE:
+            self.progress.update(self.task, completed=step, rate=rate, score=shown)
         now = time.monotonic()
         if not self.console.is_terminal and (now - self.last >= QUIET or step == self.total):
             self.last = now
@@ -47,9 +52,11 @@ class Bar:
             )
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False)
+        with GONE:
+            self.console.print(line, markup=False)
 
 
 def say(line: str) -> None:
     """A line on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+    with GONE:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)

@@ -1,18 +1,22 @@
 """Where metrics go: JSON lines always, TensorBoard and Weights & Biases where asked for or installed.
 
-A sink has `write(rows)` and `close()`. One that fails says so once and is left alone: it never stops training.
+A sink has `write(rows)` and `close()`. One that fails says so once and is left alone: it never stops training. But
+JSON lines are never given up: rows that could not be written are kept and tried again.
 A row is `{'step': frames, 'seed': seed, 'part/quantity': number or None, ...}`; None stands for NaN.
 """
 
+import errno
 import hashlib
 import json
 import math
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+from jaxrl.errors import BadInput
 from jaxrl.run.directory import Home, write
 
 Row = dict[str, Any]
@@ -31,45 +35,89 @@ def plain(value: float) -> float | None:
 
 
 class JsonLines:
-    """The metrics file. It knows the SHA-256 of what it holds, so that a checkpoint can say where to cut it."""
+    """The metrics file. It knows the SHA-256 of what it holds, so that a checkpoint can say where to cut it.
+
+    Rows that cannot be written (a full disk, a file that was made read-only) are held, go into each checkpoint's mark,
+    and are written as soon as that is possible. The file is opened for each write, as it may be removed in between.
+    """
 
     def __init__(self, path: Path, mark: dict | None, say: Say):
-        """Open at a checkpoint's `mark`, cutting off what was written after it; without one, start an empty file."""
+        """Continue at a checkpoint's `mark`, cutting off what was written after it; without one, start an empty file.
+
+        Raises:
+            BadInput: there is a file, and it cannot be read.
+        """
         mark = mark or {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
-        kept = path.read_bytes()[: mark["bytes"]] if path.exists() else b""
-        self.sha = hashlib.sha256(kept)
+        self.path, self.say, self.failing = path, say, False
+        self.bytes, self.sha = mark["bytes"], hashlib.sha256()
+        self.held: list[str] = list(mark.get("held", []))
+        try:
+            kept = path.read_bytes()[: self.bytes] if path.exists() else b""
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read ({error.strerror}): mend that, or choose another --run.") from error
+        self.sha.update(kept)
         if self.sha.hexdigest() != mark["sha256"]:
             say(f"{path} is not what the checkpoint recorded: some of its earlier rows were damaged, lost or edited.")
-        self.file = open(path, "ab")  # noqa: SIM115  (closed by close)
-        self.file.truncate(len(kept))
         self.bytes = len(kept)
+        self.write([])
 
     def mark(self) -> dict:
-        """What a checkpoint keeps: how many bytes there are and their SHA-256."""
-        return {"bytes": self.bytes, "sha256": self.sha.hexdigest()}
+        """What a checkpoint keeps: how many bytes there are, their SHA-256, and rows that are not written yet."""
+        return {"bytes": self.bytes, "sha256": self.sha.hexdigest(), **({"held": self.held} if self.held else {})}
 
     def write(self, rows: list[Row]) -> None:
-        data = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
-        self.file.write(data)
-        self.file.flush()
+        self.held += [json.dumps(row, allow_nan=False) + "\n" for row in rows]
+        try:
+            self._append("".join(self.held).encode())
+        except OSError as error:
+            if not self.failing:
+                self.say(f"{self.path} cannot be written ({error.strerror}): its rows are kept and tried again.")
+            self.failing = True
+            return
+        if self.failing:
+            self.say(f"{self.path} is written again, with the {len(self.held)} rows that were kept.")
+        self.held, self.failing = [], False
+
+    def _append(self, data: bytes) -> None:
+        """Add to the file after its last whole row."""
+        with open(self.path, "ab", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < self.bytes:
+                self.say(f"{self.path} was cut or removed: {self.bytes - size:,} bytes of its earlier rows are lost.")
+                self.sha, self.bytes = hashlib.sha256(self.path.read_bytes()), size
+            file.truncate(self.bytes)  # half a row that a failed write left
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.sha.update(data)
         self.bytes += len(data)
 
     def close(self) -> None:
-        self.file.close()
+        """Nothing is open between writes."""
+
+
+def mark_of(path: Path, step: int, pending: bool) -> dict:
+    """A mark for a checkpoint that recorded none: the rows up to its step, or before it where those are `pending`."""
+    kept = b""
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        row = _row(line)
+        if row is not None and row["step"] > step - pending:
+            break
+        kept += line
+    return {"bytes": len(kept), "sha256": hashlib.sha256(kept).hexdigest()}
+
+
+def _row(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"step", "seed"} <= row.keys() else None
 
 
 def read(path: Path) -> list[Row]:
     """The rows of a metrics file; lines that are not rows are left out."""
-    rows = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and {"step", "seed"} <= row.keys():
-            rows.append(row)
-    return rows
+    lines = path.read_bytes().splitlines() if path.exists() else ()
+    return [row for line in lines if (row := _row(line)) is not None]
 
 
 class TensorBoard:

@@ -34,11 +34,23 @@ def report(source: Source, example: PyTree, seeds: int = 1) -> str:
     return f"The source takes {human(each * seeds)} ({each:,} bytes a seed, {seeds} seed{'s' if seeds > 1 else ''})."
 
 
-def available(meminfo: str = "/proc/meminfo") -> int | None:
-    """Bytes free for new arrays where jax puts them: the accelerator's, else the host's; None where nobody tells."""
+def available(meminfo: str = "/proc/meminfo", root: str = "/") -> int | None:
+    """Bytes free for new arrays where jax puts them: the accelerator's, else the host's; None where nobody tells.
+
+    The host's are those of the machine, or what the container or job that this process is in may still take.
+
+    Args:
+        root: of the file system in which the limits of control groups are looked up.
+    """
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
+    found = [free for free in (machine(meminfo), container(root)) if free is not None]
+    return min(found) if found else None
+
+
+def machine(meminfo: str) -> int | None:
+    """Bytes free of the machine's memory."""
     if Path(meminfo).exists():
         for line in Path(meminfo).read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -48,6 +60,47 @@ def available(meminfo: str = "/proc/meminfo") -> int | None:
         if pages in names:
             return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+# Where control groups are mounted, and their files: the limit, the use, and the statistics' name of what of that use
+# is a cache of files which gives way. Version 2, then version 1.
+GROUPS = (
+    ("", "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def container(root: str = "/") -> int | None:
+    """Bytes that the control groups of this process leave to it: the least over a group and those around it; None
+    where none has a limit."""
+    groups: dict[str, str] = {}
+    for line in _lines(Path(root, "proc/self/cgroup")):
+        _, controllers, path = line.split(":", 2)
+        groups |= dict.fromkeys(controllers.split(","), path)
+    found = []
+    for controller, mount, *files in GROUPS:
+        top, path = Path(root, mount), groups.get(controller, "/").strip("/")
+        within = [top / path, *(top / path).parents]
+        # A container sees its own group as the top, whatever path it is told.
+        found += [_left(group, *files) for group in within[: len(Path(path).parts) + 1]]
+    return min((free for free in found if free is not None), default=None)
+
+
+def _left(group: Path, limit: str, use: str, cache: str) -> int | None:
+    """Bytes that one control group leaves; None where it has no limit."""
+    most, used = (next(iter(_lines(group / name)), "") for name in (limit, use))
+    if not (most.isdigit() and used.isdigit()):
+        return None
+    rows = (line.split() for line in _lines(group / "memory.stat"))
+    gives = next((int(row[1]) for row in rows if row[:1] == [cache] and len(row) == 2), 0)
+    return max(0, int(most) - max(0, int(used) - gives))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def require(size: int, budget: int | None, what: str) -> None:

@@ -1,6 +1,10 @@
 """Run directories: what is not ours is left alone."""
 
+import errno
+import functools
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from jaxrl.core import BadInput
-from jaxrl.run.directory import Home, commit, ours, sealed
+from jaxrl.run import directory
+from jaxrl.run.directory import Home, commit, holds, locked, ours, sealed, write
 from jaxrl.run.sinks import Wandb
 
 ROOT = Path(__file__).parents[3]
@@ -84,3 +89,62 @@ def test_the_page_of_a_run_is_its_own(tmp_path, monkeypatch):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         Wandb(Home(tmp_path / place), {})
     assert asked[0] == asked[2] != asked[1] and len(asked[0]) >= 16
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What is said once, anew for each test."""
+    said = []
+    monkeypatch.setattr(directory, "once", functools.cache(said.append))
+    return said
+
+
+def refusing(number):
+    def refused(*args):
+        raise OSError(number, os.strerror(number))
+
+    return refused
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_a_file_system_without_locks_is_said_once_and_used(tmp_path, monkeypatch, told, number):
+    monkeypatch.setattr(directory.fcntl, "flock", refusing(number))
+    for _ in range(2):
+        with locked(Home(tmp_path)) as lock:
+            assert holds(Home(tmp_path), lock)
+    assert len(told) == 1 and "has no locks" in told[0]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM])
+def test_a_file_system_that_syncs_no_directory_is_said_once_and_used(tmp_path, monkeypatch, told, number):
+    sync = os.fsync
+    folder = lambda handle: stat.S_ISDIR(os.fstat(handle).st_mode)
+    monkeypatch.setattr(os, "fsync", lambda handle: refusing(number)() if folder(handle) else sync(handle))
+    for name in ("a", "b"):
+        write(tmp_path / name, b"text")
+    assert (tmp_path / "b").read_bytes() == b"text" and len(told) == 1 and "cannot sync a directory" in told[0]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EINVAL])
+def test_a_file_that_cannot_be_synced_is_not_written(tmp_path, monkeypatch, told, number):
+    (tmp_path / "a").write_text("former")
+    monkeypatch.setattr(os, "fsync", refusing(number))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write(tmp_path / "a", b"text")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "former")] and not told
+
+
+def test_a_lock_is_held_until_its_file_is_removed_or_another(tmp_path):
+    home = Home(tmp_path / "run")
+    with locked(home) as lock:
+        assert holds(home, lock)
+        home.lock.rename(home.path / "moved")
+        assert not holds(home, lock)
+        home.lock.write_text("17")
+        assert not holds(home, lock)
+
+
+def test_a_run_that_was_killed_as_it_began_is_taken(tmp_path):
+    (tmp_path / "lock").write_text("17")
+    (tmp_path / ".config.json.draft").write_text("{")
+    ours(Home(tmp_path))

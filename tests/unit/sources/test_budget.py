@@ -71,3 +71,48 @@ def test_an_accelerator_tells_what_it_has_left(monkeypatch):
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
     assert budget.available() == 700
+
+
+def files(root, contents):
+    for name, text in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return str(root)
+
+
+V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/memory"
+
+
+@pytest.mark.parametrize(
+    ("contents", "left"),
+    [
+        ({}, None),
+        ({f"{V2}/memory.max": "1000\n", f"{V2}/memory.current": "300\n"}, 700),
+        ({f"{V2}/memory.max": "max\n", f"{V2}/memory.current": "300\n"}, None),
+        ({f"{V2}/memory.max": "1000\n"}, None),
+        # A cache of files gives way, whatever else the statistics say.
+        ({f"{V2}/memory.max": "1000", f"{V2}/memory.current": "900",
+          f"{V2}/memory.stat": "anon 100\ninactive_file 800\n"}, 900),
+        ({f"{V2}/memory.max": "1000", f"{V2}/memory.current": "1200"}, 0),
+        # A job's group, and a tighter one around it.
+        ({"proc/self/cgroup": "0::/slurm/job/step\n", f"{V2}/slurm/job/memory.max": "500",
+          f"{V2}/slurm/job/memory.current": "100", f"{V2}/slurm/memory.max": "350",
+          f"{V2}/slurm/memory.current": "200"}, 150),
+        ({"proc/self/cgroup": "3:cpu:/x\n4:hugetlb,memory:/docker/a\n0::/\n",
+          f"{V1}/docker/a/memory.limit_in_bytes": "1000", f"{V1}/docker/a/memory.usage_in_bytes": "600",
+          f"{V1}/docker/a/memory.stat": "total_inactive_file 50\n"}, 450),
+        # Within the container its own group is the top.
+        ({"proc/self/cgroup": "4:memory:/docker/a\n", f"{V1}/memory.limit_in_bytes": "1000",
+          f"{V1}/memory.usage_in_bytes": "600"}, 400),
+    ],
+    ids=["none", "version 2", "no limit", "no use", "a cache", "beyond", "a job", "version 1", "in a container"],
+)  # fmt: skip
+def test_a_container_tells_what_it_leaves(tmp_path, contents, left):
+    assert budget.container(files(tmp_path, contents)) == left
+
+
+def test_the_least_of_machine_and_container_counts(tmp_path):
+    root = files(tmp_path, {f"{V2}/memory.max": "5000", f"{V2}/memory.current": "0", "info": "MemAvailable: 4 kB\n"})
+    assert budget.available(str(tmp_path / "info"), root) == 4096
+    files(tmp_path, {f"{V2}/memory.max": "3000"})
+    assert budget.available(str(tmp_path / "info"), root) == 3000
