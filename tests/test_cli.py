@@ -149,6 +149,7 @@ def test_train_resume_and_evaluate(tmp_path, monkeypatch, capfd):
     monkeypatch.syspath_prepend(str(tmp_path))
     run = str(tmp_path / "run")
     args = ["--agent", "own.agent", "--env", "envs.probes:countdown", "--steps", "8", "--chunk", "4", "--run", run]
+    args += ["--saving", "1000"]  # each chunk is saved, whatever it costs
     args += ["--agent.num-envs", "1", "--agent.warmup", "4"]
     assert train.main(args) == 0
     line = json.loads(capfd.readouterr().out.splitlines()[-1])

@@ -163,7 +163,9 @@ def test_a_run_is_saved_where_a_simulator_fails_and_goes_on_once_it_is_mended(tm
         return made[-1]
 
     how = recipe(uniform(64, 4))
-    with pytest.raises(BadInput, match=r"environment 0 of 3 \(walk\), step 14: .*The run is saved at step 36: mend"):
+    with pytest.raises(
+        BadInput, match=r"environment 0 of 3 \(walk\), step 14: .*the last checkpoint is of step 36: mend"
+    ):
         execute(Host(failing, SPECS, "walk"), how, tmp_path, settings(96))
     assert not made  # all are closed, those of the evaluation too
     assert checkpoint.newest(tmp_path / "checkpoints", print)[1]["step"] == 36
@@ -198,7 +200,7 @@ def test_faults_are_sentences(tmp_path):
     with pytest.raises(BadInput, match="leave `starts` away"):
         host_loop(host(), recipe(rollout(), starts=lambda parts, key: None))
     with pytest.raises(
-        BadInput, match=r"environment 0 of 3 \(walk\), step 1: step's reward is nan, .*saved at step 12"
+        BadInput, match=r"environment 0 of 3 \(walk\), step 1: step's reward is nan, .*checkpoint is of step 12"
     ):
         execute(host(spoilt=True), recipe(rollout()), tmp_path / "spoilt", settings(48))
     how = recipe(rollout())
