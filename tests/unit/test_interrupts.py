@@ -16,6 +16,14 @@ def interrupt(number=signal.SIGINT):
     os.kill(os.getpid(), number)
 
 
+@pytest.fixture(autouse=True)
+def not_ignored():
+    """A hang-up is as usual, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", interrupts.STOPPING)
 def test_the_first_signal_is_noted(number):
     before = [signal.getsignal(n) for n in interrupts.STOPPING]
