@@ -81,14 +81,13 @@ def locked(home: Home) -> Iterator[TextIO]:
     Raises:
         BadInput: another process holds it, or the path is no directory in which files can be made.
     """
-    try:
-        home.path.mkdir(parents=True, exist_ok=True)
+    with writing(home):
+        try:
+            home.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise BadInput(f"run is {home.path}, which is a file: choose another directory.") from error
         # Opened for appending: the holder's process number is read before it is replaced.
         file = open(home.lock, "a+")  # noqa: SIM115  (closed below)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise BadInput(f"run is {home.path}, which is a file: choose another directory.") from error
-    except OSError as error:
-        raise unwritable(home, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,9 +105,15 @@ def locked(home: Home) -> Iterator[TextIO]:
         yield file
 
 
-def unwritable(home: Home, error: OSError) -> BadInput:
-    """The sentence for a run directory in which nothing can be written."""
-    return BadInput(f"run {home.path} cannot be written ({error.strerror}): mend that, or choose another --run.")
+@contextmanager
+def writing(home: Home) -> Iterator[None]:
+    """Raise `BadInput` where something cannot be written to the directory, which is what the block does."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"run {home.path} cannot be written ({error.strerror}): mend that, or choose another --run."
+        ) from error
 
 
 def holds(home: Home, lock: TextIO) -> bool:

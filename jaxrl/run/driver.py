@@ -40,9 +40,9 @@ from jaxrl.run.directory import (
     ours,
     sealed,
     unsealed,
-    unwritable,
     versions,
     write,
+    writing,
 )
 from jaxrl.run.health import Health
 from jaxrl.run.plot import curve
@@ -165,12 +165,11 @@ def execute(
                 return line
             checkpoint.match(found[1], runs.shapes())
             if settings.at is not None:
-                rewind.set_aside(home, step, found[1]["metrics"])
+                with writing(home):
+                    rewind.set_aside(home, step, found[1]["metrics"])
         drive.announce(found[1]["step"] if found else 0)
-        try:
+        with writing(home):
             drive.describe()
-        except OSError as error:
-            raise unwritable(home, error) from error
         try:
             return drive.go(found)
         finally:
@@ -221,7 +220,8 @@ def agreed(home: Home, runs: Many, settings: Settings, about: dict, found: tuple
             unsealed(home.config)
         except Damaged as error:
             say(f"{error}; it is written anew from the checkpoint.")
-            write(home.config, sealed(stored))
+            with writing(home):
+                write(home.config, sealed(stored))
     return config
 
 
@@ -388,7 +388,7 @@ class Drive:
                 self.save()
             if fault:
                 raise BadInput(f"{fault} Of this run, {self.kept()}: mend the environment, then add --resume.")
-            if not stop.signal:
+            if not stop.signal or step == self.frames:
                 self.log(bar)
         if stop.signal:
             self.save()

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -43,12 +44,12 @@ def failing(monkeypatch, error, steps):
 
 
 def at_step(monkeypatch, step, act):
-    """Make `act` happen once that step's chunk is trained, before its checkpoint."""
-    save = Drive.save
+    """Make `act` happen once, when that step's chunk is trained, before its checkpoint."""
+    save, left = Drive.save, [act]
 
     def saved(self):
-        if int(self.at.run.step) == step:
-            act()
+        if int(self.at.run.step) == step and left:
+            left.pop()()
         save(self)
 
     monkeypatch.setattr(Drive, "save", saved)
@@ -126,6 +127,11 @@ def test_a_checkpoint_that_recorded_no_metrics_keeps_the_rows(straight, tmp_path
     manifest.write_bytes(sealed({**unsealed(manifest), "metrics": None}))
     train(tmp_path, resume=True)
     assert "does not say what" in capsys.readouterr().err and rows(tmp_path) == rows(straight[0])
+
+
+def test_an_interrupt_in_the_last_chunk_loses_no_row(straight, tmp_path, monkeypatch):
+    at_step(monkeypatch, 40, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert train(tmp_path)["finished"] and rows(tmp_path) == rows(straight[0])
 
 
 def test_a_last_line_that_cannot_be_stored_is_said(straight, tmp_path, monkeypatch, capsys):
